@@ -1,0 +1,5 @@
+"""`python -m auvtool` is `auvtool`."""
+
+from auvtool.cli.app import main
+
+main()

@@ -1,0 +1,109 @@
+"""The program `auvtool`: joins the commands, sets up the process, turns errors into one line and an exit code."""
+
+import os
+import signal
+import sys
+import traceback
+from importlib import import_module
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from auvtool import __version__, console
+from auvtool.cli.options import with_common_options
+from auvtool.errors import AuvtoolError, ExitCode, one_line
+
+# In the order of a run. Each name is a module of auvtool.cli with a function of that name (a dash as an underscore).
+COMMANDS = ("demo", "extract", "score", "filter", "train", "predict", "eval", "merge", "info", "completion")
+
+
+class _QuietPipeGroup(TyperGroup):
+    """Ends quietly when the reader of stdout has gone (`auvtool score F.h5 | head -1`)."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            # Python flushes stdout once more at exit: give it somewhere to go.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(ExitCode.DONE) from error
+        return result
+
+
+app = typer.Typer(
+    name="auvtool",
+    cls=_QuietPipeGroup,
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "AUVTOOL"},
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(f"auvtool {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
+) -> None:
+    """Find the cases in a medical image segmentation data set that harm training, and train without them.
+
+    \b
+    Each command reads and writes files, so they chain:
+      auvtool extract Dataset004_Hippocampus -o F.h5
+      auvtool score F.h5 -o S.csv
+      auvtool filter S.csv -q 0.9 -o K.csv
+      auvtool train Dataset004_Hippocampus --keep K.csv -o RUN
+    `auvtool demo` runs all of them on phantoms.
+    """
+
+
+for _name in COMMANDS:
+    _function = getattr(import_module(f"auvtool.cli.{_name}"), _name)
+    app.command(_name)(with_common_options(_function))
+
+
+def _terminate(signal_number: int, frame: FrameType | None) -> None:
+    raise SystemExit(ExitCode.TERMINATED)  # unwinds, so temporary files are removed
+
+
+def prepare_process() -> None:
+    """One thread a process, set before torch or numpy load: more only spin against each other."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if hasattr(signal, "SIGTERM"):
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    prepare_process()
+    if "_AUVTOOL_COMPLETE" in os.environ:
+        # What add_completion=True does, without its two options: `auvtool completion` stands for them.
+        from typer.completion import completion_init
+
+        completion_init()
+    debug = "--debug" in sys.argv[1:2] or os.environ.get("AUVTOOL_DEBUG", "") not in {"", "0", "false"}
+    try:
+        app(prog_name="auvtool")
+    except AuvtoolError as error:
+        if debug:
+            traceback.print_exc()
+        console.error(str(error))
+        sys.exit(error.exit_code)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        console.error(f"unexpected {type(error).__name__}: {one_line(error)}; run 'auvtool --debug ...' for the traceback")
+        sys.exit(ExitCode.UNEXPECTED)

@@ -1,0 +1,54 @@
+"""`auvtool completion SHELL`."""
+
+import os
+import subprocess
+import sys
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from auvtool.errors import UsageError
+
+
+class Shell(StrEnum):
+    """Shells that typer writes completions for."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+    POWERSHELL = "powershell"
+
+
+# typer's zsh script only defines the function; autoloaded from fpath it must also be called, sourced it must be bound.
+_ZSH_END = (
+    'if [ "$funcstack[1]" = "_auvtool" ]; then _auvtool_completion "$@"; else compdef _auvtool_completion auvtool; fi\n'
+)
+
+
+def completion_script(shell: Shell) -> str:
+    """The completion script of one shell, as it stands in completions/."""
+    environment = {**os.environ, "_AUVTOOL_COMPLETE": f"source_{shell}"}
+    # A process of its own: typer reads the variable once, at start.
+    done = subprocess.run(  # noqa: S603  # our own interpreter and module
+        [sys.executable, "-m", "auvtool"], env=environment, capture_output=True, text=True, check=False
+    )
+    if not done.stdout.strip():
+        raise UsageError(f"{shell}: expected a completion script from typer, got none; {done.stderr.strip()}")
+    text = done.stdout.strip("\n") + "\n"
+    if shell is Shell.ZSH:
+        lines = [line for line in text.splitlines(keepends=True) if not line.startswith("compdef ")]
+        text = "".join(lines) + _ZSH_END
+    return text
+
+
+def completion(shell: Annotated[Shell, typer.Argument(help="The shell that you use.")]) -> None:
+    """Print the completion script of a shell.
+
+    \b
+      bash        auvtool completion bash > ~/.local/share/bash-completion/completions/auvtool
+      zsh         auvtool completion zsh > DIR/_auvtool      (DIR: any folder of $fpath)
+      fish        auvtool completion fish > ~/.config/fish/completions/auvtool.fish
+      powershell  auvtool completion powershell >> $PROFILE
+    """
+    print(completion_script(shell), end="")

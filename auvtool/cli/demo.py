@@ -1,0 +1,6 @@
+"""`auvtool demo`."""
+
+
+def demo() -> None:
+    """Not built yet."""
+    raise NotImplementedError

@@ -1,0 +1,6 @@
+"""`auvtool eval`."""
+
+
+def eval() -> None:
+    """Not built yet."""
+    raise NotImplementedError

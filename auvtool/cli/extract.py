@@ -1,0 +1,6 @@
+"""`auvtool extract`."""
+
+
+def extract() -> None:
+    """Not built yet."""
+    raise NotImplementedError

@@ -1,0 +1,6 @@
+"""`auvtool filter`."""
+
+
+def filter() -> None:
+    """Not built yet."""
+    raise NotImplementedError

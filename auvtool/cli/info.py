@@ -1,0 +1,6 @@
+"""`auvtool info`."""
+
+
+def info() -> None:
+    """Not built yet."""
+    raise NotImplementedError

@@ -1,0 +1,6 @@
+"""`auvtool merge`."""
+
+
+def merge() -> None:
+    """Not built yet."""
+    raise NotImplementedError

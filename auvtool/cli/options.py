@@ -1,0 +1,89 @@
+"""Options that mean the same in every command."""
+
+import functools
+import inspect
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from auvtool import console
+from auvtool.errors import InputError, one_line
+
+Output = Annotated[Path, typer.Option("-o", "--output", help="File to write; '-' is standard output.")]
+Force = Annotated[bool, typer.Option("-f", "--force", help="Replace an existing output.")]
+DryRun = Annotated[bool, typer.Option("-n", "--dry-run", help="Say what would be done, and do nothing.")]
+Format = Annotated[
+    str | None, typer.Option("--format", help="csv, tsv, json, jsonl or parquet; by default the output's ending.")
+]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
+Jobs = Annotated[int, typer.Option("-j", "--jobs", min=1, help="Cases worked on at once, each on one thread.")]
+KeepGoing = Annotated[
+    bool,
+    typer.Option("--keep-going/--fail-fast", help="Go on after a bad case (exit 4 at the end), or stop at the first."),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
+
+
+def _set_quiet(value: bool) -> bool:
+    if value:
+        console.set_verbosity(quiet=True, verbose=False)
+    return value
+
+
+def _set_verbose(value: bool) -> bool:
+    if value:
+        console.set_verbosity(quiet=False, verbose=True)
+    return value
+
+
+def _read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Make the table of this command in auvtool.toml the defaults of its options (flag > AUVTOOL_* > file)."""
+    if path is None:
+        return None
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(
+            path, expected="a readable TOML file", found=f"'{one_line(error)}'", cure="check --config"
+        ) from error
+    table = tables.get(context.info_name or "", {})
+    known = {parameter.name for parameter in context.command.params}
+    unknown = sorted(set(table) - known) if isinstance(table, dict) else []
+    if not isinstance(table, dict) or unknown:
+        raise InputError(
+            path,
+            expected=f"options of {context.info_name} in its table (dashes as underscores)",
+            found=", ".join(unknown) or "no table",
+            cure=f"see auvtool {context.info_name} --help",
+        )
+    context.default_map = {**(context.default_map or {}), **table}
+    return path
+
+
+_QUIET = Annotated[bool, typer.Option("-q", "--quiet", callback=_set_quiet, help="Say nothing but errors.")]
+_VERBOSE = Annotated[bool, typer.Option("-v", "--verbose", callback=_set_verbose, help="Say more on stderr.")]
+_CONFIG = Annotated[
+    Path | None,
+    typer.Option("--config", callback=_read_config, is_eager=True, help="TOML file with defaults, a table a command."),
+]
+
+
+def with_common_options(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` with --quiet, --verbose and --config added; their callbacks do all there is to do."""
+    signature = inspect.signature(command)
+    common = {"quiet": (_QUIET, False), "verbose": (_VERBOSE, False), "config": (_CONFIG, None)}
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in common.items()
+    ]
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **options: Any) -> None:
+        command(*args, **{name: value for name, value in options.items() if name not in common})
+
+    wrapped.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added])  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {**command.__annotations__, **{name: kind for name, (kind, _) in common.items()}}
+    return wrapped

@@ -1,0 +1,6 @@
+"""`auvtool predict`."""
+
+
+def predict() -> None:
+    """Not built yet."""
+    raise NotImplementedError

@@ -1,0 +1,6 @@
+"""`auvtool score`."""
+
+
+def score() -> None:
+    """Not built yet."""
+    raise NotImplementedError

@@ -1,0 +1,6 @@
+"""`auvtool train`."""
+
+
+def train() -> None:
+    """Not built yet."""
+    raise NotImplementedError

@@ -1,0 +1,135 @@
+"""What a person sees: messages and progress on stderr, tables on a terminal. The only module that draws.
+
+stdout carries a command's result and nothing else. rich is imported only where something is drawn with it.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from auvtool.schema import Row
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PLAIN_PROGRESS_SECONDS = 30.0
+
+
+@dataclass
+class Verbosity:
+    """How much is said on stderr: -1 errors only (--quiet), 0 normal, 1 details (-v)."""
+
+    level: int = 0
+
+
+_verbosity = Verbosity()
+
+
+def set_verbosity(*, quiet: bool, verbose: bool) -> None:
+    _verbosity.level = -1 if quiet else int(verbose)
+
+
+def error(message: str) -> None:
+    print(f"auvtool: {message}", file=sys.stderr, flush=True)
+
+
+def warn(message: str) -> None:
+    """A finding that the user must see even under --quiet's normal output level."""
+    if _verbosity.level >= 0:
+        print(f"auvtool: warning: {message}", file=sys.stderr, flush=True)
+
+
+def info(message: str) -> None:
+    if _verbosity.level >= 0:
+        print(message, file=sys.stderr, flush=True)
+
+
+def detail(message: str) -> None:
+    if _verbosity.level >= 1:
+        print(message, file=sys.stderr, flush=True)
+
+
+class Progress:
+    """Counts finished cases: a bar on a terminal, elsewhere one plain line every 30 s with done, total and ETA."""
+
+    def __init__(self, description: str, total: int) -> None:
+        self.description, self.total, self.done = description, total, 0
+        self._start = self._last = time.monotonic()
+
+    def advance(self, case: str) -> None:
+        """One more case is done (or has failed)."""
+        self.done += 1
+        now = time.monotonic()
+        if now - self._last >= PLAIN_PROGRESS_SECONDS or self.done == self.total:
+            self._last = now
+            remaining = (now - self._start) / self.done * (self.total - self.done)
+            info(f"{self.description}: {self.done}/{self.total}, {now - self._start:.0f} s, ETA {remaining:.0f} s")
+
+
+class _Bar(Progress):
+    def __init__(self, description: str, total: int, console: "Console") -> None:
+        super().__init__(description, total)
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        self.bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[case]}", markup=False),
+            console=console,
+        )
+        self._task = self.bar.add_task(description, total=total, case="")
+
+    def advance(self, case: str) -> None:
+        self.done += 1
+        self.bar.update(self._task, completed=self.done, case=case)
+
+
+@contextmanager
+def progress(description: str, total: int) -> Iterator[Progress]:
+    """A counter of cases for the block; silent under --quiet."""
+    if not is_terminal(sys.stderr) or _verbosity.level < 0:
+        yield Progress(description, total)
+        return
+    from rich.console import Console
+
+    bar = _Bar(description, total, Console(stderr=True))
+    with bar.bar:
+        yield bar
+
+
+def is_terminal(stream: object) -> bool:
+    """Whether `stream` is a terminal that can be drawn on (FORCE_COLOR says yes, TERM=dumb says no)."""
+    if os.environ.get("TERM") == "dumb":
+        return False
+    isatty = getattr(stream, "isatty", None)
+    return bool(os.environ.get("FORCE_COLOR")) or bool(isatty is not None and isatty())
+
+
+def print_table(rows: Sequence[Row], columns: Sequence[str], *, title: str = "", to_stderr: bool = False) -> None:
+    """A readable table (floats to three decimals, '-' for a missing value) on stdout or stderr."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        numeric = all(isinstance(row.get(name), int | float) or row.get(name) is None for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(_readable(row.get(name))) for name in columns))
+    stream = sys.stderr if to_stderr else sys.stdout
+    width = None if is_terminal(stream) else 160
+    Console(file=stream, width=width, soft_wrap=True).print(table)
+
+
+def _readable(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

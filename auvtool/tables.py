@@ -1,0 +1,201 @@
+"""Tables in and out: csv, tsv, json, jsonl, parquet; '-' is standard input or output."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+from auvtool.atomic import atomic_path, refuse_existing, write_text
+from auvtool.errors import InputError, UsageError, one_line
+from auvtool.schema import Cell, Column, Row, TableSchema
+
+TableFormat: TypeAlias = Literal["csv", "tsv", "json", "jsonl", "parquet"]
+STANDARD_STREAM = Path("-")
+
+
+def table_format(path: Path, requested: str | None) -> TableFormat:
+    """The format asked for, else the one that the file's ending names, else csv.
+
+    Raises:
+        UsageError: `requested` is no table format, or parquet was asked of a pipe.
+    """
+    formats: tuple[TableFormat, ...] = get_args(TableFormat)
+    suffix = path.suffix.lower().lstrip(".")
+    for known in formats:
+        if known == (requested or suffix):
+            if known == "parquet" and path == STANDARD_STREAM:
+                raise UsageError("--format: expected csv, tsv, json or jsonl on a pipe, got parquet; write it to a file")
+            return known
+    if requested is not None:
+        raise UsageError(f"--format: expected one of {', '.join(formats)}, got {requested}; choose one of them")
+    return "csv"
+
+
+def check_output(path: Path, *, requested: str | None, force: bool) -> None:
+    """Refuse an output that cannot be written before any work is done for it (see `refuse_existing`)."""
+    if table_format(path, requested) == "parquet":
+        _pyarrow()
+    if path != STANDARD_STREAM:
+        refuse_existing(path, force=force)
+
+
+def write_table(
+    rows: Sequence[Row], schema: TableSchema, path: Path, *, requested: str | None = None, force: bool = False
+) -> None:
+    """Write `rows` in the column order of `schema`; the file appears whole or not at all.
+
+    Numbers are written with the fewest digits that read back as the same value.
+
+    Raises:
+        UsageError, OutputError: see `atomic_path` and `table_format`.
+    """
+    kind = table_format(path, requested)
+    if kind == "parquet":
+        _write_parquet(rows, schema, path, force=force)
+        return
+    text = render(rows, schema, kind)
+    if path == STANDARD_STREAM:
+        sys.stdout.write(text)
+    else:
+        write_text(path, text, force=force)
+
+
+def render(rows: Iterable[Row], schema: TableSchema, kind: TableFormat) -> str:
+    """`rows` as the text of a csv, tsv, json or jsonl file."""
+    names = schema.column_names()
+    records = [{name: row.get(name) for name in names} for row in rows]
+    if kind == "json":
+        return json.dumps(records, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    if kind == "jsonl":
+        return "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, delimiter="\t" if kind == "tsv" else ",", lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([_to_text(record[name]) for name in names] for record in records)
+    return buffer.getvalue()
+
+
+def read_table(path: Path, schema: TableSchema) -> list[Row]:
+    """The rows of a table, each cell of its column's type; columns that the schema does not name are left out.
+
+    The format is told by the content, not by the name, so that a pipe needs no option.
+
+    Raises:
+        InputError: the file is missing, is no table, lacks a column, or a cell is not of its column's type.
+    """
+    where = "standard input" if path == STANDARD_STREAM else str(path)
+    content = _read_bytes(path, where)
+    if content[:4] == b"PAR1":
+        records: list[dict[str, object]] = _pyarrow().read_table(io.BytesIO(content)).to_pylist()
+        return _typed(records, schema, where, first_line=1)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            where, expected=f"a table ({schema.name})", found="bytes that are not UTF-8 text", cure="check the file"
+        ) from error
+    try:
+        if text.lstrip()[:1] == "[":
+            return _typed(json.loads(text), schema, where, first_line=1)
+        if text.lstrip()[:1] == "{":
+            return _typed([json.loads(line) for line in text.splitlines() if line.strip()], schema, where, first_line=1)
+    except json.JSONDecodeError as error:
+        raise InputError(where, expected="JSON", found=one_line(error), cure="check the file") from error
+    return _typed(_read_delimited(text, schema, where), schema, where, first_line=2)
+
+
+def _read_bytes(path: Path, where: str) -> bytes:
+    if path == STANDARD_STREAM:
+        return sys.stdin.buffer.read()
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            where, expected="a readable table", found=f"'{error.strerror}'", cure="check the path"
+        ) from error
+
+
+def _read_delimited(text: str, schema: TableSchema, where: str) -> list[dict[str, object]]:
+    header = text.split("\n", 1)[0]
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if "\t" in header else ",", strict=True)
+    try:
+        return [{str(key): value for key, value in record.items()} for record in reader]
+    except csv.Error as error:
+        raise InputError(
+            where, expected=f"a table ({schema.name})", found=one_line(error), cure="check the file"
+        ) from error
+
+
+def _typed(records: object, schema: TableSchema, where: str, *, first_line: int) -> list[Row]:
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise InputError(where, expected="a list of records", found="other JSON", cure="check the file")
+    if not records:
+        raise InputError(where, expected=f"a table ({schema.name})", found="no rows", cure="check the step before")
+    missing = [column.name for column in schema.columns if column.required and column.name not in records[0]]
+    if missing:
+        raise InputError(
+            where,
+            expected=f"a table ({schema.name}) with columns {', '.join(schema.column_names())}",
+            found=f"none named {', '.join(missing)}",
+            cure="give the file that the step before wrote",
+        )
+    return [
+        {column.name: _cell(record.get(column.name), column, f"{where}:{line}") for column in schema.columns}
+        for line, record in enumerate(records, start=first_line)
+    ]
+
+
+def _cell(value: object, column: Column, where: str) -> Cell:
+    if value is None or value == "":
+        if column.nullable or not column.required:
+            return None
+        raise InputError(where, expected=f"a value in column {column.name}", found="none", cure="check the file")
+    try:
+        return _convert(value, column)
+    except ValueError as error:
+        raise InputError(
+            where, expected=f"{column.type} in column {column.name}", found=repr(value), cure="check the file"
+        ) from error
+
+
+def _convert(value: object, column: Column) -> Cell:
+    if column.type == "str":
+        return str(value)
+    if column.type == "bool":
+        text = str(value).lower()
+        if text not in {"true", "false", "1", "0"}:
+            raise ValueError(text)
+        return text in {"true", "1"}
+    return int(str(value)) if column.type == "int" else float(str(value))
+
+
+def _to_text(value: Cell) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _write_parquet(rows: Sequence[Row], schema: TableSchema, path: Path, *, force: bool) -> None:
+    parquet = _pyarrow()
+    import pyarrow as pa
+
+    types = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+    columns = pa.schema([pa.field(column.name, types[column.type]) for column in schema.columns])
+    table = pa.Table.from_pylist([{name: row.get(name) for name in columns.names} for row in rows], schema=columns)
+    with atomic_path(path, force=force) as temporary:
+        parquet.write_table(table, temporary)
+
+
+def _pyarrow():  # type: ignore[no-untyped-def]  # pyarrow ships no type information
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise UsageError(
+            "parquet: expected the package pyarrow, got none; pip install 'auvtool[parquet]' or use csv"
+        ) from error
+    return parquet
