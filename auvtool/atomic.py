@@ -54,7 +54,7 @@ def atomic_path(path: Path, *, force: bool) -> Iterator[Path]:
         with _as_output_error(path):
             yield temporary
             _flush_to_disk(temporary)
-            os.replace(temporary, path)
+            temporary.replace(path)
             _flush_to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)

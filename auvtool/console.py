@@ -30,25 +30,29 @@ _verbosity = Verbosity()
 
 
 def set_verbosity(*, quiet: bool, verbose: bool) -> None:
+    """Set by the options that every command has; quiet wins."""
     _verbosity.level = -1 if quiet else int(verbose)
 
 
 def error(message: str) -> None:
+    """Said whatever the verbosity."""
     print(f"auvtool: {message}", file=sys.stderr, flush=True)
 
 
 def warn(message: str) -> None:
-    """A finding that the user must see even under --quiet's normal output level."""
+    """A finding that the user should know of; said unless --quiet."""
     if _verbosity.level >= 0:
         print(f"auvtool: warning: {message}", file=sys.stderr, flush=True)
 
 
 def info(message: str) -> None:
+    """Said unless --quiet."""
     if _verbosity.level >= 0:
         print(message, file=sys.stderr, flush=True)
 
 
 def detail(message: str) -> None:
+    """Said under --verbose."""
     if _verbosity.level >= 1:
         print(message, file=sys.stderr, flush=True)
 

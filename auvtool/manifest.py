@@ -16,6 +16,7 @@ _PACKAGES = ("numpy", "torch", "nnunetv2", "h5py", "SimpleITK", "medsam-lite-too
 
 
 def manifest_path(output: Path) -> Path:
+    """Where the manifest of `output` stands."""
     return output.with_name(output.name + ".manifest.json")
 
 
@@ -54,7 +55,9 @@ def input_digest(path: Path) -> str:
     A folder of scans may be a terabyte, which is why its bytes are not read.
     """
     if path.is_dir():
-        listing = sorted((str(file.relative_to(path)), file.stat().st_size) for file in path.rglob("*") if file.is_file())
+        listing = sorted(
+            (str(file.relative_to(path)), file.stat().st_size) for file in path.rglob("*") if file.is_file()
+        )
         return "listing:" + hashlib.sha256(json.dumps(listing).encode()).hexdigest()
     with path.open("rb") as file:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()

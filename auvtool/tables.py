@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from auvtool.atomic import atomic_path, refuse_existing, write_text
 from auvtool.errors import InputError, UsageError, one_line
@@ -27,7 +27,7 @@ def table_format(path: Path, requested: str | None) -> TableFormat:
     for known in formats:
         if known == (requested or suffix):
             if known == "parquet" and path == STANDARD_STREAM:
-                raise UsageError("--format: expected csv, tsv, json or jsonl on a pipe, got parquet; write it to a file")
+                raise UsageError("--format: expected csv, tsv, json or jsonl on a pipe, got parquet; name a file")
             return known
     if requested is not None:
         raise UsageError(f"--format: expected one of {', '.join(formats)}, got {requested}; choose one of them")
@@ -191,7 +191,7 @@ def _write_parquet(rows: Sequence[Row], schema: TableSchema, path: Path, *, forc
         parquet.write_table(table, temporary)
 
 
-def _pyarrow():  # type: ignore[no-untyped-def]  # pyarrow ships no type information
+def _pyarrow() -> Any:  # pyarrow ships no type information
     try:
         from pyarrow import parquet
     except ImportError as error:

@@ -1,0 +1,1 @@
+complete --command auvtool --no-files --arguments "(env _AUVTOOL_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) auvtool)" --condition "env _AUVTOOL_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) auvtool"

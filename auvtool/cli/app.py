@@ -66,7 +66,12 @@ def root(
       auvtool filter S.csv -q 0.9 -o K.csv
       auvtool train Dataset004_Hippocampus --keep K.csv -o RUN
     `auvtool demo` runs all of them on phantoms.
+
+    An option's default can come from a table of the command's name in a TOML file (--config) and from the environment,
+    which wins over the file: AUVTOOL_EXTRACT_JOBS=4 is `auvtool extract --jobs 4`.
     """
+    if debug:
+        os.environ["AUVTOOL_DEBUG"] = "1"  # where main() and worker processes look
 
 
 for _name in COMMANDS:
@@ -91,19 +96,23 @@ def main() -> None:
     prepare_process()
     if "_AUVTOOL_COMPLETE" in os.environ:
         # What add_completion=True does, without its two options: `auvtool completion` stands for them.
-        from typer.completion import completion_init
+        from typer.completion import completion_init  # type: ignore[attr-defined]  # not in its __all__
 
         completion_init()
-    debug = "--debug" in sys.argv[1:2] or os.environ.get("AUVTOOL_DEBUG", "") not in {"", "0", "false"}
     try:
         app(prog_name="auvtool")
     except AuvtoolError as error:
-        if debug:
-            traceback.print_exc()
+        _print_traceback_if_debugging()
         console.error(str(error))
         sys.exit(error.exit_code)
     except Exception as error:
-        if debug:
-            traceback.print_exc()
-        console.error(f"unexpected {type(error).__name__}: {one_line(error)}; run 'auvtool --debug ...' for the traceback")
+        _print_traceback_if_debugging()
+        console.error(
+            f"unexpected {type(error).__name__}: {one_line(error)}; run 'auvtool --debug ...' for the traceback"
+        )
         sys.exit(ExitCode.UNEXPECTED)
+
+
+def _print_traceback_if_debugging() -> None:
+    if os.environ.get("AUVTOOL_DEBUG", "").lower() not in {"", "0", "false"}:
+        traceback.print_exc()

@@ -80,10 +80,15 @@ def with_common_options(command: Callable[..., None]) -> Callable[..., None]:
         for name, (annotation, default) in common.items()
     ]
 
+    parameters = [*signature.parameters.values(), *added]
+    for parameter in parameters:
+        for metadata in getattr(parameter.annotation, "__metadata__", ()):
+            metadata.show_envvar = False  # the help of `auvtool` says the rule once
+
     @functools.wraps(command)
     def wrapped(*args: Any, **options: Any) -> None:
         command(*args, **{name: value for name, value in options.items() if name not in common})
 
-    wrapped.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added])  # type: ignore[attr-defined]
+    wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {**command.__annotations__, **{name: kind for name, (kind, _) in common.items()}}
     return wrapped

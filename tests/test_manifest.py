@@ -1,0 +1,29 @@
+"""Provenance beside an output."""
+
+import hashlib
+import json
+
+from auvtool.manifest import input_digest, manifest_path, write_manifest
+
+
+def test_a_manifest_names_versions_inputs_and_counts(tmp_path):
+    source = tmp_path / "F.h5"
+    source.write_bytes(b"features")
+    output = tmp_path / "S.csv"
+    write_manifest(
+        output, command="score", options={"preset": "paper", "inputs": [source]}, inputs=[source], counts={"cases": 3}
+    )
+    record = json.loads((tmp_path / "S.csv.manifest.json").read_text())
+    assert manifest_path(output).name == "S.csv.manifest.json"
+    assert record["inputs"] == {str(source): "sha256:" + hashlib.sha256(b"features").hexdigest()}
+    assert record["options"] == {"preset": "paper", "inputs": [str(source)]}
+    assert record["counts"] == {"cases": 3}
+    assert record["packages"]["numpy"]
+
+
+def test_a_folder_is_known_by_its_names_and_sizes(tmp_path):
+    (tmp_path / "a").write_bytes(b"1")
+    first = input_digest(tmp_path)
+    (tmp_path / "b").write_bytes(b"2")
+    assert first.startswith("listing:")
+    assert input_digest(tmp_path) != first

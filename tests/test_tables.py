@@ -1,0 +1,124 @@
+"""Tables written and read back, in every format, by files and pipes."""
+
+import io
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from auvtool import tables
+from auvtool.errors import InputError, OutputError, UsageError
+from auvtool.schema import KEEP_LIST, SCORES, Row
+
+ROWS: list[Row] = [
+    {"case": "a,b", "keep": True, "auv": 0.1 + 0.2, "reason": None},
+    {"case": 'quote"d\ttab', "keep": False, "auv": None, "reason": "organ: AUV 0.9 > 0.8"},
+]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "json", "jsonl", "parquet", "unknown"])
+def test_write_then_read_is_identity(suffix, tmp_path):
+    path = tmp_path / f"keep.{suffix}"
+    tables.write_table(ROWS, KEEP_LIST, path)
+    assert tables.read_table(path, KEEP_LIST) == ROWS
+
+
+def test_csv_is_what_a_person_would_write(tmp_path):
+    path = tmp_path / "keep.csv"
+    tables.write_table(ROWS[:1], KEEP_LIST, path)
+    assert path.read_bytes() == b'case,keep,auv,reason\n"a,b",true,0.30000000000000004,\n'
+
+
+@given(
+    value=st.floats(allow_nan=False, allow_infinity=False),
+    text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00\r"), min_size=1),
+)
+def test_csv_keeps_every_digit_and_character(value, text):
+    row: Row = {"case": text, "keep": True, "auv": value, "reason": None}
+    body = tables.render([row], KEEP_LIST, "csv")
+    records = tables._read_delimited(body, KEEP_LIST, "here")
+    back = tables._typed(records, KEEP_LIST, "here", first_line=2)
+    assert back[0]["case"] == text
+    assert math.copysign(1, float(str(back[0]["auv"]))) == math.copysign(1, value)
+    assert back[0]["auv"] == value
+
+
+def test_a_pipe_is_read_and_written(monkeypatch, capsys):
+    tables.write_table(ROWS, KEEP_LIST, tables.STANDARD_STREAM, requested="jsonl")
+    written = capsys.readouterr().out
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(written.encode())))
+    assert tables.read_table(tables.STANDARD_STREAM, KEEP_LIST) == ROWS
+
+
+def test_columns_of_the_user_are_left_out(tmp_path):
+    path = tmp_path / "keep.csv"
+    path.write_text("case,note,keep\na,mine,1\n")
+    assert tables.read_table(path, KEEP_LIST) == [{"case": "a", "keep": True, "auv": None, "reason": None}]
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "no rows"),
+        (b"case,keep\n", "no rows"),
+        (b"case,kept\na,true\n", "none named keep"),
+        (b"case,keep\na,maybe\n", "'maybe'"),
+        (b"case,keep\n,true\n", "column case"),
+        (b"case,keep,auv\na,true,high\n", "'high'"),
+        (b"\xff\xfe\x00", "not UTF-8"),
+        (b'{"case": "a"', "got Expecting"),
+        (b"[1, 2]", "other JSON"),
+    ],
+)
+def test_a_bad_table_is_one_clear_line(content, found, tmp_path):
+    path = tmp_path / "keep.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        tables.read_table(path, KEEP_LIST)
+    assert found in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bad_cell_names_its_line(tmp_path):
+    path = tmp_path / "keep.csv"
+    path.write_text("case,keep\na,true\nb,perhaps\n")
+    with pytest.raises(InputError, match=r"keep\.csv:3: expected bool in column keep, got 'perhaps'"):
+        tables.read_table(path, KEEP_LIST)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(InputError, match="expected a readable table"):
+        tables.read_table(tmp_path / "none.csv", SCORES)
+
+
+def test_an_existing_file_is_not_replaced_without_force(tmp_path):
+    path = tmp_path / "keep.csv"
+    path.write_text("mine")
+    with pytest.raises(UsageError, match="--force"):
+        tables.write_table(ROWS, KEEP_LIST, path)
+    assert path.read_text() == "mine"
+    tables.write_table(ROWS, KEEP_LIST, path, force=True)
+    assert tables.read_table(path, KEEP_LIST) == ROWS
+
+
+def test_a_full_disk_is_one_clear_line():
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full on this system")
+    with pytest.raises(
+        OutputError, match=r"/dev/full: expected to be able to write here, got 'No space left on device'"
+    ):
+        tables.write_table(ROWS, KEEP_LIST, full)
+
+
+def test_formats_are_told_by_option_then_ending():
+    assert tables.table_format(Path("a.tsv"), None) == "tsv"
+    assert tables.table_format(Path("a.tsv"), "json") == "json"
+    assert tables.table_format(Path("-"), None) == "csv"
+    with pytest.raises(UsageError, match="got xlsx"):
+        tables.table_format(Path("a.csv"), "xlsx")
+    with pytest.raises(UsageError, match="on a pipe"):
+        tables.table_format(Path("-"), "parquet")
