@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+
 from auvtool import schema
 from auvtool.cli.app import COMMANDS
 
