@@ -1,0 +1,183 @@
+"""Files of voxels as they stand: every format that nnU-Net reads, in the file's own order, with an affine.
+
+NIfTI is read with nibabel: SimpleITK refuses direction cosines that are not orthonormal, and reads a truncated file
+without a word.
+"""
+
+import json
+import logging
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import SimpleITK
+from nibabel.filebasedimages import ImageFileError
+
+from auvtool.dataset import strip_channel
+from auvtool.dataset_json import FILE_ENDINGS
+from auvtool.errors import InputError, one_line
+
+# The slice spacing that nnU-Net gives to 2D images.
+_SPACING_2D_MM = 999.0
+_GIPL_HEADER_BYTES = 256
+_SMALLEST_VOXEL_MM3 = 1e-9
+
+_nibabel: Any = nibabel  # neither has types for what is used here
+_sitk: Any = SimpleITK
+
+
+@dataclass(frozen=True)
+class FileVolume:
+    """Voxels (channel, i, j, k) as the file orders them; `affine` maps (i, j, k, 1) to mm in RAS+ coordinates."""
+
+    path: Path
+    voxels: np.ndarray
+    affine: np.ndarray
+
+
+def spacing_of(affine: np.ndarray) -> np.ndarray:
+    """Voxel size in mm along each index of an affine."""
+    return np.asarray(np.sqrt((affine[:3, :3] ** 2).sum(axis=0)))
+
+
+def read_volume_file(path: Path) -> FileVolume:
+    """All voxels of a file, in its own order.
+
+    Raises:
+        InputError: it is missing, truncated, of an unknown format, or has no usable geometry.
+    """
+    ending = next((ending for ending in FILE_ENDINGS if path.name.lower().endswith(ending)), None)
+    readers = {".nii.gz": _read_nifti, ".nii": _read_nifti, ".tif": _read_tiff, ".tiff": _read_tiff}
+    if ending is None:
+        raise InputError(
+            path, expected=f"a volume ({', '.join(FILE_ENDINGS)})", found="another file", cure="convert the file"
+        )
+    try:
+        voxels, affine = readers.get(ending, _read_itk)(path)
+    # Every library has errors of its own: SimpleITK raises RuntimeError, gzip EOFError and zlib.error, ....
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, zlib.error, ImageFileError) as error:
+        raise InputError(
+            path,
+            expected="a whole, readable volume",
+            found=f"'{_short(error)}'",
+            cure="get the file anew, or leave the case out",
+        ) from error
+    if voxels.dtype.kind not in "iufb" or 0 in voxels.shape:
+        raise InputError(
+            path,
+            expected="one real number a voxel",
+            found=f"{voxels.dtype} of shape {voxels.shape}",
+            cure="convert the file",
+        )
+    linear = affine[:3, :3]
+    if not np.isfinite(affine).all() or abs(np.linalg.det(linear)) < _SMALLEST_VOXEL_MM3:
+        raise InputError(
+            path,
+            expected="an affine with three axes",
+            found=str(np.round(linear, 4).tolist()),
+            cure="correct the header (sform and qform of a NIfTI file)",
+        )
+    return FileVolume(path, voxels, np.asarray(affine, dtype=np.float64))
+
+
+def _short(error: BaseException) -> str:
+    """The end of a library's message, which is where ITK says what was wrong."""
+    text = re.sub(r"\(0x[0-9a-f]+\)", "", one_line(error).split("ITK ERROR: ")[-1])
+    return text if len(text) <= 160 else "..." + text[-157:]
+
+
+def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    # nibabel tells of header fields that it repairs (a pixdim of 0) on a logger that writes on stderr.
+    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
+    image = _nibabel.load(path)
+    voxels = np.asanyarray(image.dataobj)
+    while voxels.ndim > 3 and voxels.shape[-1] == 1:
+        voxels = voxels[..., 0]
+    affine = np.array(image.affine, dtype=np.float64)
+    affine[:3] *= {"meter": 1000.0, "micron": 0.001}.get(image.header.get_xyzt_units()[0], 1.0)
+    if voxels.ndim == 2:
+        return voxels[None, :, :, None], _as_2d(affine)
+    if voxels.ndim == 4:
+        return np.moveaxis(voxels, -1, 0), affine
+    if voxels.ndim != 3:
+        raise ValueError(f"{voxels.ndim} dimensions")
+    return voxels[None], affine
+
+
+def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    _sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    with _quiet_stderr():
+        image = _sitk.ReadImage(os.fspath(path))
+    voxels = _sitk.GetArrayFromImage(image)
+    if path.name.lower().endswith(".gipl") and path.stat().st_size < _GIPL_HEADER_BYTES + voxels.nbytes:
+        # ITK fills what a truncated file lacks with whatever stands in memory.
+        raise ValueError(f"{path.stat().st_size} bytes instead of {_GIPL_HEADER_BYTES + voxels.nbytes}")
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        voxels = np.moveaxis(voxels, -1, 0)
+    elif image.GetDimension() < 4:
+        voxels = voxels[None]
+    dimension = image.GetDimension()
+    affine = np.eye(4)
+    spatial = min(dimension, 3)
+    direction = np.array(image.GetDirection()).reshape(dimension, dimension)[:spatial, :spatial]
+    affine[:spatial, :spatial] = direction * np.array(image.GetSpacing())[:spatial]
+    affine[:spatial, 3] = image.GetOrigin()[:spatial]
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # ITK counts towards left and back
+    if dimension == 2:
+        return voxels.transpose(0, 2, 1)[..., None], _as_2d(affine)
+    return voxels.transpose(0, 3, 2, 1), affine
+
+
+def _read_tiff(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """A TIFF stack; nnU-Net takes its spacing from a JSON file of the same name without channel number."""
+    import tifffile  # only here: few data sets are TIFF
+
+    voxels = np.asarray(tifffile.imread(path))
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0])
+    # nnU-Net reads .tif as colours where the last axis has 3 or 4 entries, and .tiff never.
+    colours = voxels.ndim == 3 and voxels.shape[-1] in {3, 4} and path.suffix.lower() == ".tif"
+    if voxels.ndim == 2 or colours:
+        planes = voxels[None] if voxels.ndim == 2 else np.moveaxis(voxels, -1, 0)
+        return planes.transpose(0, 2, 1)[..., None], _as_2d(affine)
+    if voxels.ndim != 3:
+        raise ValueError(f"{voxels.ndim} dimensions")
+    stem = path.name.removesuffix(path.suffix)
+    split = strip_channel(stem)
+    for name in dict.fromkeys((split[0] if split else stem, stem)):
+        beside = path.with_name(name + ".json")
+        if beside.is_file():
+            spacing = json.loads(beside.read_text(encoding="utf-8"))["spacing"]
+            if len(spacing) != 3 or not all(length > 0 for length in spacing):
+                raise ValueError(f"spacing {spacing} in {beside.name}")
+            affine[[0, 1, 2], [0, 1, 2]] *= np.array(spacing[::-1], dtype=np.float64)
+            break
+    return voxels.transpose(2, 1, 0)[None], affine
+
+
+def _as_2d(affine: np.ndarray) -> np.ndarray:
+    """The affine of a 2D image in the axial plane, one thick slice."""
+    flat = np.eye(4)
+    flat[:2, :2], flat[:2, 3] = affine[:2, :2], affine[:2, 3]
+    flat[2, 2] = _SPACING_2D_MM
+    return flat
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Nothing on file descriptor 2: MetaImage prints its complaints there from C++, beside the exception it raises."""
+    saved = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(null)
+        os.close(saved)
