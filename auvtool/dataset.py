@@ -16,7 +16,7 @@ import numpy as np
 
 from auvtool.dataset_json import (
     FILE_ENDINGS,
-    SemanticClass as SemanticClass,  # part of Dataset; its readers find it here
+    SemanticClass,
     channel_names,
     image_file_ending,
     read_dataset_json,
