@@ -94,3 +94,15 @@ FAILURES = TableSchema(
 
 FEATURES_NAME = "auvtool.features"
 FEATURES_VERSION = 1
+
+ANSWER_KEY = TableSchema(
+    "auvtool.answer_key",
+    1,
+    (
+        _CASE,
+        Column("dirty", "bool", "true: a fault was put into it"),
+        Column("kind", "str", "the fault", nullable=True),
+        Column("level", "float", "its level, in the unit of the fault", nullable=True),
+        Column("dice", "float", "mean Dice of the corrupt with the clean label; 1 for a fault of the image"),
+    ),
+)

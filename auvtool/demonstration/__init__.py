@@ -1,0 +1,1 @@
+"""`auvtool demo`: the whole chain on phantoms whose dirty cases are known."""
