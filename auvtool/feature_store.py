@@ -1,0 +1,342 @@
+"""Features of a data set in one HDF5 file, and of one case in a shard of the same layout.
+
+```
+/                       attributes schema, schema_version, header (JSON, see FeatureHeader)
+/cases/<case id>        attributes complete = 1, spacing_mm, shape, slice_axis
+  status                (channel,) ok | absent | flat
+  n_slices n_voxels     (channel,) int64       volume_ml (channel,) float64
+  spectra/<logits|probabilities>_<unfolding>_<centering>   float64, the channels one after the other
+  spectra/rank_<unfolding>                                 (channel,) int64, how many values belong to each; 0: absent
+  spectra/channels_<centering>                             (channel, feature) float64
+  class_features        (channel, feature) float32
+  voxel_statistics      (channel, statistic) float64, attribute columns (JSON)
+  agreement             (channel, 3) float64, attribute columns (JSON)
+  maps/<class id>       (d, h, w) float32 logits, attribute slices; only with --store maps or both
+```
+
+A group's name is its case id with %, / and a leading dot percent-encoded (`group_name`). Equal features give equal
+bytes: nothing in the file tells the time. A file may come from a stranger, so links and types that are not in the
+layout are refused. The module feature_writer writes it.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self, TypeAlias, get_args
+from urllib.parse import unquote
+
+import h5py
+import numpy as np
+from jaxtyping import Float, Int64
+
+from auvtool.arrays import Volume
+from auvtool.errors import InputError, one_line
+from auvtool.schema import FEATURES_NAME, FEATURES_VERSION
+from auvtool.spectrum import CENTERINGS, UNFOLDINGS, Centering, Unfolding
+
+Status: TypeAlias = Literal["ok", "absent", "flat"]
+MapKind: TypeAlias = Literal["logits", "probabilities"]
+SpectrumKey: TypeAlias = tuple[MapKind, Unfolding, Centering]
+MAP_KINDS: tuple[MapKind, ...] = get_args(MapKind)
+AGREEMENT_COLUMNS = ("dice", "iou", "predicted_iou")
+
+
+@dataclass(frozen=True)
+class FeatureHeader:
+    """What made the features. Files with equal fingerprints may be merged, and a shard with another one is redone.
+
+    Attributes:
+        extractor: name of the extractor, as --extractor takes it.
+        extractor_version: revision of our code for it and of the package that its network comes from.
+        weights_sha256: of the weights file; None without weights.
+        prompt: where prompts came from, "mask-box" or "none".
+        input: "raw" or "mask", see normalize.
+        dataset: name of the data set.
+        channels: (class id, name) of each channel in the order of every (channel, ...) array.
+        options: all other options that change a number.
+    """
+
+    extractor: str
+    extractor_version: str
+    weights_sha256: str | None
+    prompt: str
+    input: str
+    dataset: str
+    channels: tuple[tuple[int, str], ...]
+    options: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all of the above."""
+        return hashlib.sha256(json.dumps(self._record(), sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> str:
+        return json.dumps({**self._record(), "fingerprint": self.fingerprint}, sort_keys=True)
+
+    def _record(self) -> dict[str, object]:
+        return {
+            "extractor": self.extractor,
+            "extractor_version": self.extractor_version,
+            "weights_sha256": self.weights_sha256,
+            "prompt": self.prompt,
+            "input": self.input,
+            "dataset": self.dataset,
+            "channels": [list(channel) for channel in self.channels],
+            "options": dict(self.options),
+        }
+
+
+@dataclass(frozen=True)
+class CaseFeatures:
+    """Features of one case; every array's first axis and every tuple runs over the channels of the header.
+
+    Attributes:
+        status: "absent": the class is not in this case; "flat": its map has no variation.
+        n_slices: slices that the map was decoded on.
+        n_voxels: voxels of the class region in the whole case; volume_ml the same in ml.
+        spectra: (logits or probabilities, unfolding, centering) -> the singular values of each channel's map,
+            largest first, empty where absent. Empty with --store maps.
+        channel_spectra: centering -> singular values of the (feature x voxel) matrix within the class region, per case.
+        class_features: mean over the class region of the decoder's last features.
+        voxel_statistics: statistics of the input image within the class region; nan where absent.
+        agreement: of the prompted mask with the label: Dice, IoU, and the IoU that the decoder predicts.
+        shape: (d, h, w) of the volume, spacing_mm in the same order.
+    """
+
+    case_id: str
+    class_ids: tuple[int, ...]
+    class_names: tuple[str, ...]
+    status: tuple[Status, ...]
+    n_slices: Int64[np.ndarray, " channel"]
+    n_voxels: Int64[np.ndarray, " channel"]
+    volume_ml: Float[np.ndarray, " channel"]
+    spectra: Mapping[SpectrumKey, list[Float[np.ndarray, " rank"]]]
+    channel_spectra: Mapping[Centering, Float[np.ndarray, "channel feature"]]
+    class_features: Float[np.ndarray, "channel feature"]
+    voxel_statistics: Float[np.ndarray, "channel statistic"]
+    statistic_names: tuple[str, ...]
+    agreement: Float[np.ndarray, "channel 3"]
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    slice_axis: str
+
+
+def group_name(case_id: str) -> str:
+    """A case id as a name in HDF5, where / and a lone dot mean something else; also safe as a file name."""
+    escaped = "".join(f"%{ord(c):02X}" if c in "%/\\" or ord(c) < 0x20 else c for c in case_id)
+    return f"%2E{escaped[1:]}" if escaped.startswith(".") else escaped
+
+
+class FeatureFile:
+    """Reader of a feature file or shard; `with FeatureFile(path) as f`.
+
+    Raises:
+        InputError: the file is missing, is no HDF5 file or a damaged one, has another schema or version, or holds links
+            or types that are not in the layout.
+    """
+
+    header: FeatureHeader
+    case_ids: tuple[str, ...]
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.is_file():
+            raise self._error(expected="a feature file", found="no such file", cure="check the path")
+        try:
+            # Reading needs no lock, and network file systems often have none to give.
+            self._file = h5py.File(path, "r", locking=False)
+        except OSError as error:
+            cure = "make it again with auvtool extract"
+            raise self._error(expected="an HDF5 file", found=f"'{one_line(error)}'", cure=cure) from error
+        try:
+            self._read_root()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def case(self, case_id: str) -> CaseFeatures:
+        """All features of one case but its maps.
+
+        Raises:
+            InputError: there is no such case, it is not complete, or an array is not as the layout says.
+        """
+        with self._as_input_error(case_id):
+            return self._read_case(case_id)
+
+    def map_ids(self, case_id: str) -> tuple[int, ...]:
+        """Class ids of the maps stored for a case."""
+        with self._as_input_error(case_id):
+            group = self._case_group(case_id)
+            return tuple(sorted(int(n) for n in self._group(group, "maps"))) if "maps" in group else ()
+
+    def map(self, case_id: str, class_id: int) -> tuple[Volume, Int64[np.ndarray, " d"]]:
+        """Logits (d, h, w) of one class and the slice numbers of its rows."""
+        with self._as_input_error(case_id):
+            maps = self._group(self._case_group(case_id), "maps")
+            logits = self._array(maps, str(class_id), "f", 3)
+            return logits, np.asarray(maps[str(class_id)].attrs["slices"], dtype=np.int64)
+
+    def text_attribute(self, name: str) -> str:
+        value = self._file.attrs.get(name, "")
+        if isinstance(value, bytes):
+            return value.decode("utf-8")
+        if not isinstance(value, str):
+            raise self._error(
+                expected=f"text in attribute {name}", found=type(value).__name__, cure="make the file again"
+            )
+        return value
+
+    def copy_case(self, case_id: str, destination: h5py.Group) -> None:
+        """Copy a complete case, maps included, into another file."""
+        self.case(case_id)
+        with self._as_input_error(case_id):
+            group = self._case_group(case_id)
+            for class_id in self.map_ids(case_id):
+                self._dataset(self._group(group, "maps"), str(class_id), "f", 3)
+            self._file.copy(group, destination, group_name(case_id))
+
+    def _read_root(self) -> None:
+        name, version = self.text_attribute("schema"), self._file.attrs.get("schema_version")
+        if name != FEATURES_NAME:
+            raise self._error(
+                expected=f"a feature file (schema {FEATURES_NAME})",
+                found=f"schema '{name}'" if name else "an HDF5 file without a schema",
+                cure="give a file that auvtool extract wrote",
+            )
+        if version != FEATURES_VERSION:
+            raise self._error(
+                expected=f"{FEATURES_NAME} version {FEATURES_VERSION}",
+                found=f"version {version}",
+                cure="use the version of auvtool that wrote it, or extract again",
+            )
+        try:
+            record = json.loads(self.text_attribute("header"))
+            self.header = FeatureHeader(
+                extractor=str(record["extractor"]),
+                extractor_version=str(record["extractor_version"]),
+                weights_sha256=record["weights_sha256"],
+                prompt=str(record["prompt"]),
+                input=str(record["input"]),
+                dataset=str(record["dataset"]),
+                channels=tuple((int(class_id), str(label)) for class_id, label in record["channels"]),
+                options=dict(record["options"]),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._error(expected="a header", found=repr(one_line(error)), cure="extract again") from error
+        with self._as_input_error("cases"):
+            names = list(self._group(self._file, "cases"))
+            self.case_ids = tuple(sorted(unquote(name) for name in names))
+
+    def _read_case(self, case_id: str) -> CaseFeatures:
+        group = self._case_group(case_id)
+        n = len(self.header.channels)
+        status = tuple(value.decode("ascii") for value in self._array(group, "status", "S", 1, length=n))
+        unknown = set(status) - set(get_args(Status))
+        if unknown:
+            raise ValueError(f"status {sorted(unknown)}")
+        spectra, channel_spectra = self._read_spectra(group, n)
+        statistics = self._array(group, "voxel_statistics", "f", 2, length=n)
+        names = json.loads(group["voxel_statistics"].attrs["columns"])
+        if statistics.shape[1] != len(names):
+            raise ValueError(f"{len(names)} names for voxel_statistics of shape {statistics.shape}")
+        d, h, w = (int(size) for size in group.attrs["shape"])
+        spacing_d, spacing_h, spacing_w = (float(size) for size in group.attrs["spacing_mm"])
+        return CaseFeatures(
+            case_id=case_id,
+            class_ids=tuple(class_id for class_id, _ in self.header.channels),
+            class_names=tuple(name for _, name in self.header.channels),
+            status=status,
+            n_slices=self._array(group, "n_slices", "i", 1, length=n),
+            n_voxels=self._array(group, "n_voxels", "i", 1, length=n),
+            volume_ml=self._array(group, "volume_ml", "f", 1, length=n),
+            spectra=spectra,
+            channel_spectra=channel_spectra,
+            class_features=self._array(group, "class_features", "f", 2, length=n),
+            voxel_statistics=statistics,
+            statistic_names=tuple(str(name) for name in names),
+            agreement=self._array(group, "agreement", "f", 2, length=n),
+            shape=(d, h, w),
+            spacing_mm=(spacing_d, spacing_h, spacing_w),
+            slice_axis=np.bytes_(group.attrs["slice_axis"]).decode("ascii"),
+        )
+
+    def _read_spectra(
+        self, case: h5py.Group, n_channels: int
+    ) -> tuple[dict[SpectrumKey, list[np.ndarray]], dict[Centering, np.ndarray]]:
+        spectra: dict[SpectrumKey, list[np.ndarray]] = {}
+        if "spectra" not in case:  # --store maps
+            return spectra, {}
+        group = self._group(case, "spectra")
+        for unfolding in UNFOLDINGS:
+            ranks = self._array(group, f"rank_{unfolding}", "i", 1, length=n_channels)
+            if (ranks < 0).any():
+                raise ValueError(f"rank_{unfolding} below 0")
+            ends = np.cumsum(ranks)
+            for kind in MAP_KINDS:
+                for centering in CENTERINGS:
+                    name = f"{kind}_{unfolding}_{centering}"
+                    values = self._array(group, name, "f", 1, length=int(ranks.sum()))
+                    spectra[kind, unfolding, centering] = np.split(values, ends[:-1])
+        channels = {c: self._array(group, f"channels_{c}", "f", 2, length=n_channels) for c in CENTERINGS}
+        return spectra, channels
+
+    def _case_group(self, case_id: str) -> h5py.Group:
+        cases = self._group(self._file, "cases")
+        if group_name(case_id) not in cases:
+            raise self._error(expected=f"case {case_id}", found="none of that id", cure="check the case id")
+        group = self._group(cases, group_name(case_id))
+        if group.attrs.get("complete") != 1:
+            raise ValueError("a case that is not complete")
+        return group
+
+    def _group(self, parent: h5py.Group, name: str) -> h5py.Group:
+        child = self._object(parent, name)
+        if not isinstance(child, h5py.Group):
+            raise TypeError(f"{name} is not a group")
+        return child
+
+    def _dataset(self, parent: h5py.Group, name: str, kind: str, n_axes: int) -> h5py.Dataset:
+        child = self._object(parent, name)
+        if not isinstance(child, h5py.Dataset) or child.dtype.kind != kind or child.ndim != n_axes:
+            raise TypeError(f"{name} is not an array of kind '{kind}' with {n_axes} axes")
+        if child.external or child.is_virtual:
+            raise TypeError(f"{name} lies in another file")
+        return child
+
+    def _array(self, parent: h5py.Group, name: str, kind: str, n_axes: int, length: int | None = None) -> np.ndarray:
+        dataset = self._dataset(parent, name, kind, n_axes)
+        if length is not None and dataset.shape[0] != length:
+            raise ValueError(f"{name} has {dataset.shape[0]} rows for {length}")
+        return np.asarray(dataset[()])
+
+    def _object(self, parent: h5py.Group, name: str) -> object:
+        if not isinstance(parent.get(name, getlink=True), h5py.HardLink):
+            raise TypeError(f"{name} is a link to elsewhere")
+        return parent[name]
+
+    @contextmanager
+    def _as_input_error(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{self.path}: {what}",
+                expected=f"features in the layout of version {FEATURES_VERSION}",
+                found=f"'{one_line(error)}'",
+                cure="the file is damaged or not from auvtool: extract again",
+            ) from error
+
+    def _error(self, *, expected: str, found: str, cure: str) -> InputError:
+        return InputError(self.path, expected=expected, found=found, cure=cure)
