@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from auvtool.dataset import open_dataset
-from auvtool.demonstration import phantom_data
+from auvtool.demonstration import chain, findings, phantom_data
+from auvtool.demonstration.chain import Step
 from auvtool.demonstration.phantom_data import DataPlan
 from auvtool.schema import ANSWER_KEY, Row
 from auvtool.tables import read_table
@@ -70,3 +71,117 @@ def test_another_seed_spoils_other_cases() -> None:
 def test_too_few_cases_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot hold"):
         phantom_data.write_phantom_dataset(tmp_path, plan=DataPlan(n_training=7), on_case=print)
+
+
+KEY: list[Row] = [
+    {"case": "a", "dirty": True, "kind": "label mirrored", "level": None, "dice": 0.1},
+    {"case": "b", "dirty": True, "kind": "image blur", "level": 3.0, "dice": 1.0},
+    {"case": "c", "dirty": False, "kind": None, "level": None, "dice": 1.0},
+    {"case": "d", "dirty": False, "kind": None, "level": None, "dice": 1.0},
+]
+
+
+def scores_of(**auv: float | None) -> list[Row]:
+    rows: list[Row] = [{"case": case, "class_id": 1, "auv": 0.5} for case in auv]
+    return rows + [{"case": case, "class_id": None, "auv": value} for case, value in auv.items()]
+
+
+def keep_list_of(**keep: bool) -> list[Row]:
+    return [{"case": case, "keep": value} for case, value in keep.items()]
+
+
+def test_a_ranking_takes_whole_cases_that_have_a_value() -> None:
+    item = findings.ranking(
+        "auv", scores_of(a=1.0, b=0.2, c=0.2, d=None), keep_list_of(a=False, b=True, c=True, d=True)
+    )
+    assert item.value == {"a": 1.0, "b": 0.2, "c": 0.2}
+    assert (item.rank("a"), item.rank("b"), item.rank("c"), item.rank("d")) == (1, 2, 2, None)
+    assert item.dropped == {"a"}
+
+
+def test_auroc_by_hand() -> None:
+    # dirty 0.9 and 0.2 against clean 0.5 and 0.2: one win, one win, one loss, one tie
+    item = findings.ranking("auv", scores_of(a=0.9, b=0.2, c=0.5, d=0.2), [])
+    assert findings.auroc(KEY, item) == pytest.approx((1 + 1 + 0 + 0.5) / 4)
+    assert findings.auroc(KEY[:2], item) is None
+
+
+def test_dirty_rows_show_each_quantifier_side_by_side() -> None:
+    rankings = [
+        findings.ranking("auv", scores_of(a=0.9, b=0.2, c=0.5, d=0.3), keep_list_of(a=False, b=True, c=True, d=True)),
+        findings.ranking("agreement", scores_of(a=0.1, b=0.9, c=0.5, d=None), keep_list_of(b=False)),
+    ]
+    assert findings.dirty_rows(KEY, rankings) == [
+        {
+            "case": "a", "fault": "label mirrored", "label_dice": 0.1,
+            "auv": 0.9, "auv_rank": "1 of 4", "auv_dropped": "yes",
+            "agreement": 0.1, "agreement_rank": "3 of 3", "agreement_dropped": "no",
+        },
+        {
+            "case": "b", "fault": "image blur", "label_dice": 1.0,
+            "auv": 0.2, "auv_rank": "4 of 4", "auv_dropped": "no",
+            "agreement": 0.9, "agreement_rank": "1 of 3", "agreement_dropped": "yes",
+        },
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("dropped", "words"),
+    [
+        ("", "missed most of the dirty cases here and dropped 0 clean ones"),
+        ("c", "missed most of the dirty cases here and dropped 1 clean ones"),
+        ("a", "missed 1 and dropped 0 clean cases"),
+        ("abc", "found all of them and dropped 1 clean cases"),
+    ],
+)
+def test_a_bad_result_is_said_as_plainly_as_a_good_one(dropped: str, words: str) -> None:
+    keep = {case: case not in dropped for case in "abcd"}
+    text = findings.detection_text(KEY, [findings.ranking("auv", scores_of(a=0.9, b=0.2), keep_list_of(**keep))])
+    assert words in text[1]
+    assert f"{len(dropped) * 2 / 4:.1f}" in text[0]
+
+
+def metrics_of(*dice: tuple[str, float | None]) -> list[Row]:
+    return [{"case": "x", "class_id": 1, "class_name": name, "dice": value} for name, value in dice]
+
+
+def test_dice_of_both_arms_by_class_and_their_mean() -> None:
+    before = metrics_of(("liver", 0.8), ("liver", 0.6), ("lesion", None), ("lesion", 0.1))
+    before.append({"case": "x", "class_id": None, "class_name": "all", "dice": 0.99})
+    rows = findings.dice_rows(before, metrics_of(("liver", 0.9), ("lesion", 0.1)))
+    assert [row["class"] for row in rows] == ["liver", "lesion", "all"]
+    assert rows[0]["all_cases"] == pytest.approx(0.7)
+    assert rows[0]["change"] == "+0.200"
+    assert rows[1]["change"] == "+0.000"
+    assert rows[2]["all_cases"] == pytest.approx(0.4)  # the mean of the classes, not the whole-case row
+    assert "raised the mean Dice by 0.100" in findings.dice_text(rows, n_test=4)
+
+
+def test_a_class_that_no_case_has_is_null_and_left_out_of_the_mean() -> None:
+    rows = findings.dice_rows(
+        metrics_of(("liver", 0.5), ("lesion", None)), metrics_of(("liver", 0.4), ("lesion", None))
+    )
+    assert rows[1] == {"class": "lesion", "all_cases": None, "kept_cases": None, "change": None}
+    assert "lowered the mean Dice by 0.100" in findings.dice_text(rows, n_test=4)
+
+
+def test_steps_run_print_their_command_and_are_skipped_when_done(tmp_path: Path) -> None:
+    said: list[str] = []
+    steps = [Step(name, ("--version",), tmp_path / name) for name in ("first", "second")]
+    chain.run_together(steps, logs=tmp_path, jobs=2, show=False, say=said.append)
+    assert said[:2] == ["$ auvtool --version"] * 2
+    assert (tmp_path / "first.log").read_text() == (tmp_path / "second.log").read_text()
+    assert (tmp_path / "first.log").read_text().startswith("auvtool ")
+    (tmp_path / "first").touch()
+    (tmp_path / "second").touch()
+    said.clear()
+    chain.run_together(steps, logs=tmp_path, jobs=2, show=False, say=said.append)
+    assert said == ["  (done before) auvtool --version"] * 2
+
+
+def test_a_failed_command_gives_its_exit_code_and_its_log(tmp_path: Path) -> None:
+    step = Step("bad", ("no-such-command", "a b"), tmp_path / "output")
+    with pytest.raises(chain.StepFailed, match=r"auvtool no-such-command 'a b': expected to finish.*bad\.log") as error:
+        chain.run_together([step], logs=tmp_path, jobs=1, show=False, say=lambda _: None)
+    assert error.value.exit_code == 2
+    assert "no-such-command" in (tmp_path / "bad.log").read_text()

@@ -1,0 +1,136 @@
+"""What the demo found, in tables and plain words: dirty cases against the key, Dice with and without the dropped."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from auvtool.schema import Row
+
+ALL_CLASSES = "all"
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Cases by one quantifier.
+
+    Attributes:
+        name: of the quantifier.
+        value: of each case, high = suspect; cases without one are left out.
+        dropped: the cases that the filter dropped by it.
+    """
+
+    name: str
+    value: Mapping[str, float]
+    dropped: frozenset[str]
+
+    def rank(self, case_id: str) -> int | None:
+        """1 = the most suspect; equal values share the better rank; None without a value."""
+        if case_id not in self.value:
+            return None
+        return 1 + sum(other > self.value[case_id] for other in self.value.values())
+
+
+def ranking(name: str, scores: Sequence[Row], keep_list: Sequence[Row]) -> Ranking:
+    """From a SCORES and a KEEP_LIST table."""
+    values = {
+        str(row["case"]): float(row["auv"])
+        for row in scores
+        if row["class_id"] is None and isinstance(row["auv"], float)
+    }
+    return Ranking(name, values, frozenset(str(row["case"]) for row in keep_list if not row["keep"]))
+
+
+def dirty_rows(key: Sequence[Row], rankings: Sequence[Ranking]) -> list[Row]:
+    """One row a dirty case: its fault, how far its label is off, and what each quantifier made of it."""
+    rows: list[Row] = []
+    for entry in key:
+        if not entry["dirty"]:
+            continue
+        case_id = str(entry["case"])
+        row: Row = {"case": case_id, "fault": entry["kind"], "label_dice": entry["dice"]}
+        for item in rankings:
+            rank = item.rank(case_id)
+            row[item.name] = item.value.get(case_id)
+            row[f"{item.name}_rank"] = None if rank is None else f"{rank} of {len(item.value)}"
+            row[f"{item.name}_dropped"] = "yes" if case_id in item.dropped else "no"
+        rows.append(row)
+    return rows
+
+
+def auroc(key: Sequence[Row], item: Ranking) -> float | None:
+    """Probability that a dirty case ranks above a clean one, ties counting half; None without both kinds."""
+    dirty = [item.value[str(row["case"])] for row in key if row["dirty"] and str(row["case"]) in item.value]
+    clean = [item.value[str(row["case"])] for row in key if not row["dirty"] and str(row["case"]) in item.value]
+    if not dirty or not clean:
+        return None
+    difference = np.subtract.outer(dirty, clean)
+    return float(((difference > 0) + 0.5 * (difference == 0)).mean())
+
+
+def detection_text(key: Sequence[Row], rankings: Sequence[Ranking]) -> list[str]:
+    """Counts of each quantifier beside what chance would give, and what that means."""
+    dirty = {str(row["case"]) for row in key if row["dirty"]}
+    lines = []
+    for item in rankings:
+        found, dropped = len(dirty & item.dropped), len(item.dropped)
+        chance = dropped * len(dirty) / len(key)
+        area = auroc(key, item)
+        lines.append(
+            f"{item.name}: {found} of {len(dirty)} dirty cases are among the {dropped} dropped; {dropped} cases drawn "
+            f"blindly would hold {chance:.1f}. AUROC {'not defined' if area is None else f'{area:.2f}'} (0.5 = blind)."
+        )
+        if 2 * found < len(dirty):
+            lines.append(
+                f"  So {item.name} missed most of the dirty cases here and dropped {dropped - found} clean ones."
+            )
+        elif found < len(dirty):
+            lines.append(f"  So {item.name} missed {len(dirty) - found} and dropped {dropped - found} clean cases.")
+        else:
+            lines.append(f"  So {item.name} found all of them and dropped {dropped - found} clean cases.")
+    return lines
+
+
+def mean_dice(metrics: Sequence[Row]) -> dict[str, float | None]:
+    """Mean Dice of each class over the cases where it is defined, then of "all": the mean of the classes."""
+    values: dict[str, list[float]] = {}
+    for row in metrics:
+        if row["class_id"] is None:
+            continue
+        values.setdefault(str(row["class_name"]), [])
+        if isinstance(row["dice"], float):
+            values[str(row["class_name"])].append(row["dice"])
+    means: dict[str, float | None] = {name: float(np.mean(dice)) if dice else None for name, dice in values.items()}
+    defined = [value for value in means.values() if value is not None]
+    means[ALL_CLASSES] = float(np.mean(defined)) if defined else None
+    return means
+
+
+def dice_rows(all_cases: Sequence[Row], kept_cases: Sequence[Row]) -> list[Row]:
+    """One row a class: mean Dice on the clean test cases of the run on all cases and of the run on the kept ones."""
+    before, after = mean_dice(all_cases), mean_dice(kept_cases)
+    rows: list[Row] = []
+    for name in before:
+        first, second = before[name], after.get(name)
+        change = None if first is None or second is None else f"{second - first:+.3f}"
+        rows.append({"class": name, "all_cases": first, "kept_cases": second, "change": change})
+    return rows
+
+
+def dice_text(rows: Sequence[Row], *, n_test: int) -> str:
+    """What the change of the mean Dice can and cannot mean."""
+    total = next(row for row in rows if row["class"] == ALL_CLASSES)
+    first, second = total["all_cases"], total["kept_cases"]
+    if not isinstance(first, float) or not isinstance(second, float):
+        return "The mean Dice is not defined: no class was found in reference or prediction."
+    change = second - first
+    if abs(change) < 0.01:
+        words = "Leaving the dropped cases out made no difference to speak of"
+    else:
+        words = (
+            f"Leaving the dropped cases out {'raised' if change > 0 else 'lowered'} the mean Dice by {abs(change):.3f}"
+        )
+    return (
+        f"{words} ({first:.3f} -> {second:.3f}). One seed, {n_test} test cases and a training of seconds prove nothing "
+        "either way: a tiny network's own scatter from run to run is larger than most such changes."
+    )
