@@ -1,0 +1,69 @@
+"""Small feature files: any maps one likes, in the layout that extract writes."""
+
+import numpy as np
+
+from auvtool.feature_store import CaseFeatures, FeatureHeader
+from auvtool.feature_writer import assemble, case_shard
+from auvtool.spectrum import CENTERINGS, UNFOLDINGS, map_spectra
+
+CLASSES = ((1, "liver"), (2, "tumour"))
+
+
+def sigmoid(logits):
+    return 1.0 / (1.0 + np.exp(-logits))
+
+
+def case_features(case_id, maps, *, dice=None, classes=CLASSES):
+    """Features of a case from its logits, one map (d, h, w) a class, None where the class is absent.
+
+    A voxel is one microlitre, and the class region is where the logits are above 0.
+    """
+    spectra = {(of, u, c): [] for of in ("logits", "probabilities") for u in UNFOLDINGS for c in CENTERINGS}
+    for logits in maps:
+        for of in ("logits", "probabilities"):
+            volume = logits if of == "logits" or logits is None else sigmoid(logits)
+            found = {} if volume is None else map_spectra(volume)
+            for unfolding in UNFOLDINGS:
+                for centering in CENTERINGS:
+                    spectra[of, unfolding, centering].append(found.get((unfolding, centering), np.empty(0)))
+    status = tuple("absent" if m is None else "ok" if np.ptp(m) else "flat" for m in maps)
+    n = len(maps)
+    n_voxels = np.array([0 if m is None else (m > 0).sum() for m in maps], dtype=np.int64)
+    agreement = np.full((n, 3), np.nan) if dice is None else np.array([[d, d / (2 - d), d] for d in dice], dtype=float)
+    return CaseFeatures(
+        case_id=case_id,
+        class_ids=tuple(class_id for class_id, _ in classes),
+        class_names=tuple(name for _, name in classes),
+        status=status,
+        n_slices=np.array([0 if m is None else len(m) for m in maps], dtype=np.int64),
+        n_voxels=n_voxels,
+        volume_ml=n_voxels / 1000.0,
+        spectra=spectra,
+        channel_spectra={c: np.zeros((n, 4)) for c in CENTERINGS},
+        class_features=np.zeros((n, 4), dtype=np.float32),
+        voxel_statistics=np.zeros((n, 1)),
+        statistic_names=("mean",),
+        agreement=agreement,
+        shape=(8, 8, 8),
+        spacing_mm=(1.0, 1.0, 1.0),
+        slice_axis="S",
+    )
+
+
+def write_features(path, cases, *, classes=CLASSES):
+    """Write features of `cases` (CaseFeatures) to `path`."""
+    header = FeatureHeader("identity", "1", None, "none", "raw", "Dataset999_Test", tuple(classes))
+    shards = {}
+    for case in cases:
+        shards[case.case_id] = path.with_name(f"{path.name}.{len(shards)}.part")
+        with case_shard(shards[case.case_id], header, case.case_id, inputs="") as writer:
+            writer.finish(case)
+    assemble(shards, path, header, force=True)
+    for shard in shards.values():
+        shard.unlink()
+    return path
+
+
+def random_maps(seed, n_classes=2, shape=(6, 9, 7)):
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(shape) * 3 for _ in range(n_classes)]
