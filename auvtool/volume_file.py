@@ -55,6 +55,7 @@ def read_volume_file(path: Path) -> FileVolume:
     """
     ending = next((ending for ending in FILE_ENDINGS if path.name.lower().endswith(ending)), None)
     readers = {".nii.gz": _read_nifti, ".nii": _read_nifti, ".tif": _read_tiff, ".tiff": _read_tiff}
+    readers |= {".png": _read_picture, ".bmp": _read_picture}
     if ending is None:
         raise InputError(
             path, expected=f"a volume ({', '.join(FILE_ENDINGS)})", found="another file", cure="convert the file"
@@ -144,8 +145,7 @@ def _read_tiff(path: Path) -> tuple[np.ndarray, np.ndarray]:
     # nnU-Net reads .tif as colours where the last axis has 3 or 4 entries, and .tiff never.
     colours = voxels.ndim == 3 and voxels.shape[-1] in {3, 4} and path.suffix.lower() == ".tif"
     if voxels.ndim == 2 or colours:
-        planes = voxels[None] if voxels.ndim == 2 else np.moveaxis(voxels, -1, 0)
-        return planes.transpose(0, 2, 1)[..., None], _as_2d(affine)
+        return _read_picture(path)
     if voxels.ndim != 3:
         raise ValueError(f"{voxels.ndim} dimensions")
     stem = path.name.removesuffix(path.suffix)
@@ -159,6 +159,15 @@ def _read_tiff(path: Path) -> tuple[np.ndarray, np.ndarray]:
             affine[[0, 1, 2], [0, 1, 2]] *= np.array(spacing[::-1], dtype=np.float64)
             break
     return voxels.transpose(2, 1, 0)[None], affine
+
+
+def _read_picture(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """A 2D picture by the library that nnU-Net uses; colours are channels."""
+    import skimage.io  # only here: it is slow to import, and few data sets are pictures
+
+    pixels = np.asarray(skimage.io.imread(path))
+    planes = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+    return planes.transpose(0, 2, 1)[..., None], _as_2d(np.diag([-1.0, -1.0, 1.0, 1.0]))
 
 
 def _as_2d(affine: np.ndarray) -> np.ndarray:
