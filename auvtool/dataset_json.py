@@ -26,12 +26,12 @@ class SemanticClass:
 
 
 def read_dataset_json(folder: Path) -> dict[str, Any]:
-    """dataset.json of an nnU-Net raw data set, with all required keys.
+    """dataset.json of an nnU-Net raw data set (its folder, or the file itself), with all required keys.
 
     Raises:
         InputError: it is missing, not JSON, or lacks a key.
     """
-    path = folder / "dataset.json"
+    path = folder if folder.is_file() else folder / "dataset.json"
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

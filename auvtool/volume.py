@@ -89,7 +89,7 @@ def read_label(path: Path, *, like: Geometry | None = None) -> tuple[np.ndarray,
             of `like`.
     """
     volume = read_volume_file(path)
-    label = _whole_numbers(volume)
+    label = whole_numbers(volume)
     if like is None:
         oriented, geometry = _to_slices(label, volume.affine)
         return oriented[0], geometry
@@ -117,7 +117,7 @@ def read_case(case: Case, dataset: Dataset) -> CaseVolume:
     if case.label is None:
         return CaseVolume(case.case_id, image, None, geometry, warnings)
     volume = read_volume_file(case.label)
-    label, more = _lay_on(volume, _whole_numbers(volume), geometry, own_axes=own_axes)
+    label, more = _lay_on(volume, whole_numbers(volume), geometry, own_axes=own_axes)
     _check_values(label[0], dataset, case.label)
     return CaseVolume(case.case_id, image, label[0], geometry, (*warnings, *more))
 
@@ -207,8 +207,12 @@ def _finite_float32(volume: FileVolume) -> np.ndarray:
     return voxels
 
 
-def _whole_numbers(volume: FileVolume) -> np.ndarray:
-    """Labels (1, i, j, k) as int16 or int32."""
+def whole_numbers(volume: FileVolume) -> np.ndarray:
+    """Labels (1, i, j, k), in the order of the file, as int16 or int32.
+
+    Raises:
+        InputError: the file holds several channels, or anything but whole numbers.
+    """
     voxels = volume.voxels
     if len(voxels) != 1:
         raise InputError(
