@@ -109,7 +109,7 @@ def test_signals_end_with_their_exit_code(number, code, tmp_path):
     fifo = tmp_path / "scores.csv"
     os.mkfifo(fifo)
     process = subprocess.Popen(
-        [sys.executable, "-m", "auvtool", "filter", str(fifo), "-q", "0.9"],
+        [sys.executable, "-m", "auvtool", "filter", str(fifo), "--quantile", "0.9"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

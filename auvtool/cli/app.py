@@ -63,7 +63,7 @@ def root(
     Each command reads and writes files, so they chain:
       auvtool extract Dataset004_Hippocampus -o F.h5
       auvtool score F.h5 -o S.csv
-      auvtool filter S.csv -q 0.9 -o K.csv
+      auvtool filter S.csv --quantile 0.9 -o K.csv
       auvtool train Dataset004_Hippocampus --keep K.csv -o RUN
     `auvtool demo` runs all of them on phantoms.
 
