@@ -1,0 +1,222 @@
+"""nnU-Net's own fingerprint, plans and preprocessed cases, each made only where it is missing."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial as partial_function
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from auvtool.dataset import Case, CaseProblem, Dataset
+from auvtool.errors import InputError, one_line
+from auvtool.training.captured_output import captured_output
+from auvtool.training.workspace import Workspace, leave_out, nnunet_dataset_json, refer_to_dataset
+
+DEFAULT_PLANS = "nnUNetPlans"
+_CASE_ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")  # the last one completes a case
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A data set ready to train on.
+
+    Attributes:
+        plans: nnU-Net's plans as in their file.
+        dataset_json: as the trainer takes it.
+        case_ids: preprocessed cases, sorted.
+        problems: cases that could not be read or preprocessed.
+    """
+
+    plans: dict[str, Any]
+    dataset_json: dict[str, Any]
+    case_ids: tuple[str, ...]
+    problems: tuple[CaseProblem, ...]
+
+
+def prepare(
+    dataset: Dataset,
+    workspace: Workspace,
+    *,
+    configuration: str,
+    plans_name: str = DEFAULT_PLANS,
+    jobs: int = 1,
+    intensity_samples: int | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Prepared:
+    """Plan `dataset` and preprocess its cases for `configuration`: all cases, so that runs on any keep list share them.
+
+    Args:
+        dataset: every case has a label.
+        workspace: where to.
+        configuration: of the plans, such as 3d_fullres.
+        plans_name: of a plans file that exists, or nnU-Net's default.
+        jobs: processes, each on one case.
+        intensity_samples: voxels of the whole data set drawn for nnU-Net's intensity statistics (None: its own 1e8).
+        say: told each step before it starts.
+
+    Raises:
+        InputError: no case is left, no such plans or configuration, or nnU-Net fails and no case explains it.
+    """
+    problems = refer_to_dataset(workspace, dataset)
+    usable = _without(dataset, problems)
+    with workspace.environment(), captured_output(workspace.log):
+        found = _fingerprint(usable, workspace, jobs=jobs, intensity_samples=intensity_samples, say=say)
+        if found:
+            problems = (*problems, *found)
+            leave_out(workspace, dataset, problems)
+            usable = _without(dataset, problems)
+            _fingerprint(usable, workspace, jobs=jobs, intensity_samples=intensity_samples, say=say)
+        plans = _plans(workspace, plans_name, say)
+        if configuration not in plans["configurations"]:
+            raise InputError(
+                f"{plans_name}.json of {workspace.dataset_name}",
+                expected=f"a configuration among {', '.join(plans['configurations'])}",
+                found=configuration,
+                cure="choose one with --configuration",
+            )
+        failed = _preprocess(usable, workspace, plans, configuration=configuration, jobs=jobs, say=say)
+    usable, problems = _without(usable, failed), (*problems, *failed)
+    if not usable.cases:
+        raise InputError(
+            dataset.folder, expected="a case that can be preprocessed", found=problems[0].error, cure="check the files"
+        )
+    return Prepared(plans, nnunet_dataset_json(dataset), tuple(case.case_id for case in usable.cases), problems)
+
+
+def _without(dataset: Dataset, problems: Sequence[CaseProblem]) -> Dataset:
+    lost = {problem.case_id for problem in problems}
+    return replace(dataset, cases=tuple(case for case in dataset.cases if case.case_id not in lost))
+
+
+def _fingerprint(
+    dataset: Dataset, workspace: Workspace, *, jobs: int, intensity_samples: int | None, say: Callable[[str], None]
+) -> tuple[CaseProblem, ...]:
+    """Make the fingerprint; if nnU-Net cannot, return the cases that are to blame."""
+    if (workspace.dataset_folder / "dataset_fingerprint.json").is_file():
+        return ()
+    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+
+    say(f"nnU-Net: fingerprint of {len(dataset.cases)} cases")
+    extractor = DatasetFingerprintExtractor(workspace.dataset_name, num_processes=jobs)
+    extractor.show_progress_bar = False
+    if intensity_samples is not None:
+        extractor.num_foreground_voxels_for_intensitystats = intensity_samples
+    try:
+        extractor.run(overwrite_existing=False)
+    except Exception as error:
+        # nnU-Net does not say which case it was.
+        problems = tuple(_reading_problems(dataset))
+        if problems and workspace.is_own and len(problems) < len(dataset.cases):
+            return problems
+        raise InputError(
+            dataset.folder,
+            expected="cases that nnU-Net can read",
+            found=f"'{problems[0].error if problems else one_line(error)}'",
+            cure="correct or remove the case" if problems else f"see {workspace.log}",
+        ) from error
+    return ()
+
+
+def _reading_problems(dataset: Dataset) -> Iterator[CaseProblem]:
+    """The cases that the fingerprint fails at, one by one in this process."""
+    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+    reader = determine_reader_writer_from_dataset_json(nnunet_dataset_json(dataset), str(dataset.cases[0].images[0]))
+    for case in dataset.cases:
+        try:
+            DatasetFingerprintExtractor.analyze_case(*_files(case), reader, 1)
+        except Exception as error:  # whatever nnU-Net stumbles over is that case's fault
+            yield CaseProblem(case.case_id, f"{case.case_id}: nnU-Net cannot read it: {one_line(error)}")
+
+
+def _files(case: Case) -> tuple[list[str], str]:
+    return [str(path.absolute()) for path in case.images], str(case.label.absolute() if case.label else "")
+
+
+def _plans(workspace: Workspace, plans_name: str, say: Callable[[str], None]) -> dict[str, Any]:
+    path = workspace.dataset_folder / f"{plans_name}.json"
+    if not path.is_file():
+        if plans_name != DEFAULT_PLANS:
+            raise InputError(
+                path, expected="nnU-Net's plans", found="none", cure="make them with nnUNetv2_plan_experiment"
+            )
+        import torch
+        from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+
+        say("nnU-Net: plans")
+        n_threads = torch.get_num_threads()
+        ExperimentPlanner(workspace.dataset_name).plan_experiment()
+        torch.set_num_threads(n_threads)
+    plans: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return plans
+
+
+def _preprocess(
+    dataset: Dataset,
+    workspace: Workspace,
+    plans: dict[str, Any],
+    *,
+    configuration: str,
+    jobs: int,
+    say: Callable[[str], None],
+) -> tuple[CaseProblem, ...]:
+    """Preprocess the cases that are not yet; a case appears whole or not at all."""
+    folder = workspace.dataset_folder / plans["configurations"][configuration]["data_identifier"]
+    folder.mkdir(exist_ok=True)
+    missing = [
+        case
+        for case in dataset.cases
+        if not all((folder / f"{case.case_id}{ending}").is_file() for ending in _CASE_ENDINGS)
+    ]
+    for case in dataset.cases:
+        _copy_reference(case, workspace.dataset_folder / "gt_segmentations", dataset.file_ending)
+    if not missing:
+        return ()
+    say(f"nnU-Net: preprocessing of {len(missing)} cases for {configuration}")
+    # Not inside `folder`, of which nnU-Net expects nothing but cases; on its disk, to be renamed.
+    with tempfile.TemporaryDirectory(prefix=".auvtool-", dir=workspace.dataset_folder) as partial:
+        preprocess = partial_function(
+            _preprocess_case,
+            folder=folder,
+            partial=Path(partial),
+            plans=plans,
+            configuration=configuration,
+            dataset_json=nnunet_dataset_json(dataset),
+        )
+        if jobs == 1:
+            results = [preprocess(case) for case in missing]
+        else:
+            with ProcessPoolExecutor(min(jobs, len(missing)), mp_context=get_context("spawn")) as pool:
+                results = list(pool.map(preprocess, missing))
+    return tuple(problem for problem in results if problem is not None)
+
+
+def _preprocess_case(
+    case: Case, *, folder: Path, partial: Path, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]
+) -> CaseProblem | None:
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    manager = PlansManager(plans)
+    settings = manager.get_configuration(configuration)
+    try:
+        settings.preprocessor_class(verbose=False).run_case_save(
+            str(partial / case.case_id), *_files(case), manager, settings, dataset_json
+        )
+    except Exception as error:  # whatever nnU-Net stumbles over is that case's fault
+        return CaseProblem(case.case_id, f"{case.case_id}: nnU-Net cannot preprocess it: {one_line(error)}")
+    for ending in _CASE_ENDINGS:
+        (partial / f"{case.case_id}{ending}").replace(folder / f"{case.case_id}{ending}")
+    return None
+
+
+def _copy_reference(case: Case, folder: Path, file_ending: str) -> None:
+    """nnU-Net keeps the labels beside the preprocessed cases, for its own validation."""
+    folder.mkdir(exist_ok=True)
+    target = folder / f"{case.case_id}{file_ending}"
+    if case.label is not None and (not target.is_file() or target.stat().st_mtime_ns < case.label.stat().st_mtime_ns):
+        shutil.copy2(case.label, target)

@@ -1,0 +1,76 @@
+"""What decides the result of a training: every number of the recipe, in one record that a run keeps and compares."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, TypeAlias
+
+from auvtool.errors import UsageError
+
+Loss: TypeAlias = Literal["duo", "plain"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Configuration of nnU-Net, loss, length and size of a training.
+
+    Attributes:
+        configuration: 2d, 3d_fullres, ... of the plans.
+        plans_name: which plans file.
+        loss: "duo" (eqs. 10, 11) or "plain" (nnU-Net's own, untouched).
+        reweight: weights 1 / (1 + alpha S) of eq. 11.
+        denoise: the noise head of eq. 10.
+        alpha: strength of the weights.
+        beta: share of Dice in the DUO loss.
+        epochs: passes of `iterations` batches, each followed by `val_iterations` validation batches.
+        batch_size, patch_size, features: None: what nnU-Net planned; `features`: channels of the first stage.
+        lr: initial learning rate, which falls polynomially to 0.
+        seed: of weights, batches and augmentation.
+    """
+
+    configuration: str = "3d_fullres"
+    plans_name: str = "nnUNetPlans"
+    loss: Loss = "duo"
+    reweight: bool = True
+    denoise: bool = True
+    alpha: float = 0.5
+    beta: float = 0.5
+    epochs: int = 100
+    iterations: int = 250
+    val_iterations: int = 50
+    batch_size: int | None = None
+    patch_size: tuple[int, ...] | None = None
+    features: int | None = None
+    lr: float = 0.01
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.alpha >= 0, "--alpha", "a number >= 0", self.alpha)
+        _require(0 <= self.beta <= 1, "--beta", "a number between 0 and 1", self.beta)
+        _require(self.lr > 0, "--lr", "a number > 0", self.lr)
+        for name in ("epochs", "iterations", "val_iterations", "batch_size", "features"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"--{name.replace('_', '-')}", "a whole number >= 1", value)
+        for side in self.patch_size or ():
+            _require(side >= 8, "--patch-size", "sides of at least 8 voxels", side)
+
+    @property
+    def uses_noise_head(self) -> bool:
+        """Whether labels are denoised."""
+        return self.loss == "duo" and self.denoise
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that JSON and a checkpoint can hold."""
+        values = asdict(self)
+        return {**values, "patch_size": list(self.patch_size) if self.patch_size else None}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
+        """The inverse of `to_dict`; keys that this version does not know are left out."""
+        known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        patch_size = known.get("patch_size")
+        return cls(**{**known, "patch_size": tuple(patch_size) if patch_size else None})
+
+
+def _require(holds: bool, option: str, expected: str, found: object) -> None:
+    if not holds:
+        raise UsageError(f"{option}: expected {expected}, got {found}; correct it")

@@ -1,0 +1,314 @@
+"""One training from data set to checkpoint: workspace, plans, fold, trainer, run folder."""
+
+import json
+import shutil
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from auvtool.atomic import write_text
+from auvtool.dataset import CaseProblem, Dataset
+from auvtool.errors import InputError, UsageError
+from auvtool.training.captured_output import captured_output
+from auvtool.training.folds import Fold, choose_fold, read_or_make_splits, require_every_class, write_fold
+from auvtool.training.plans import adapted_plans
+from auvtool.training.preparation import Prepared, prepare
+from auvtool.training.recipe import Recipe
+from auvtool.training.workspace import Workspace, choose_workspace
+
+RUN_FILE = "auvtool_run.json"
+FINAL = "checkpoint_final.pth"
+LATEST = "checkpoint_latest.pth"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to train on and where to put it; what is left out of `Recipe` because it does not change the result.
+
+    Attributes:
+        dataset: labelled cases.
+        run: the results folder to write.
+        recipe: all that decides the result.
+        kept: ids to train on (None: all).
+        fold: nnU-Net's fold to start from.
+        val_cases: ids to validate on, instead of a fold's.
+        workspace: folder for nnU-Net's files (None: see `choose_workspace`).
+        device: cpu, cuda, cuda:N.
+        threads: of torch.
+        augmentation_workers: processes; None: none on a CPU, nnU-Net's number on a GPU.
+        jobs: cases planned and preprocessed at once.
+        validate: run nnU-Net's validation on the whole scans in the end.
+        force: throw away what `run` holds.
+        intensity_samples: see `prepare`.
+    """
+
+    dataset: Dataset
+    run: Path
+    recipe: Recipe
+    kept: Collection[str] | None = None
+    fold: int = 0
+    val_cases: Sequence[str] | None = None
+    workspace: Path | None = None
+    device: str = "cpu"
+    threads: int = 1
+    augmentation_workers: int | None = None
+    jobs: int = 1
+    validate: bool = False
+    force: bool = False
+    intensity_samples: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training left behind.
+
+    Attributes:
+        checkpoint: the final one.
+        fold: the cases it was trained and validated on.
+        problems: cases that could not be used.
+        resumed_at: the epoch that it went on from; None: from the start; the last: there was nothing left to do.
+    """
+
+    checkpoint: Path
+    fold: Fold
+    problems: tuple[CaseProblem, ...]
+    resumed_at: int | None
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What `train` would do, as far as it can be known without planning.
+
+    Attributes:
+        workspace: nnU-Net's folders.
+        fold: the cases; None: they depend on which can be read.
+        patch_size, batch_size: None before planning.
+        n_epochs_done: of a run that can be resumed.
+    """
+
+    workspace: Workspace
+    fold: Fold
+    patch_size: tuple[int, ...] | None
+    batch_size: int | None
+    is_resumed: bool
+
+
+def look_ahead(request: Request) -> Outlook:
+    """What `train` would do; nothing is written.
+
+    Raises:
+        UsageError, InputError: what `train` would refuse before it starts.
+    """
+    workspace = choose_workspace(request.dataset, folder=request.workspace, run=request.run)
+    _check_record(request)
+    fold = _choose_fold(request, workspace, [case.case_id for case in request.dataset.cases])
+    plans_file = workspace.dataset_folder / f"{request.recipe.plans_name}.json"
+    patch_size, batch_size = request.recipe.patch_size, request.recipe.batch_size
+    if plans_file.is_file():
+        plans = adapted_plans(json.loads(plans_file.read_text(encoding="utf-8")), request.recipe)
+        configuration = plans["configurations"][request.recipe.configuration]
+        patch_size, batch_size = tuple(configuration["patch_size"]), configuration["batch_size"]
+    folder = request.run / f"fold_{fold.number}"
+    is_resumed = not request.force and any((folder / name).is_file() for name in (FINAL, LATEST))
+    return Outlook(workspace, fold, patch_size, batch_size, is_resumed)
+
+
+def train(
+    request: Request,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+    on_epoch: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> Outcome:
+    """Plan, preprocess, train and export; each only as far as it is not done yet.
+
+    `request.run` becomes a results folder that stock nnU-Net predicts from. The same request again goes on from the
+    last epoch, or returns at once when there is nothing left to do.
+
+    Args:
+        request: what to do.
+        say: told each step before it starts.
+        on_epoch: given the log's row of each epoch.
+
+    Raises:
+        UsageError: `run` holds a training with other options; see also `choose_fold`.
+        InputError: the data set cannot be trained on, or the loss is not finite.
+        OutputError: the disk is full, or the like.
+    """
+    dataset, recipe = request.dataset, request.recipe
+    workspace = choose_workspace(dataset, folder=request.workspace, run=request.run)
+    _check_record(request)
+    prepared = prepare(
+        dataset,
+        workspace,
+        configuration=recipe.configuration,
+        plans_name=recipe.plans_name,
+        jobs=request.jobs,
+        intensity_samples=request.intensity_samples,
+        say=say,
+    )
+    plans = adapted_plans(prepared.plans, recipe)
+    splits = read_or_make_splits(workspace.splits_file, prepared.case_ids)
+    fold = _choose_fold(request, workspace, prepared.case_ids)
+    data_identifier = plans["configurations"][recipe.configuration]["data_identifier"]
+    require_every_class(workspace.dataset_folder / data_identifier, fold, dataset.classes)
+    write_fold(workspace.splits_file, splits, fold)
+    _open_run(request, fold)
+    final = request.run / f"fold_{fold.number}" / FINAL
+    if final.is_file() and not request.validate:
+        return Outcome(final, fold, prepared.problems, recipe.epochs)
+    say(f"training on {len(fold.train)} cases, validating on {len(fold.val)} (fold {fold.number})")
+    resumed_at = _run_trainer(request, workspace, prepared, plans=plans, fold=fold, on_epoch=on_epoch)
+    return Outcome(final, fold, prepared.problems, resumed_at)
+
+
+def _choose_fold(request: Request, workspace: Workspace, case_ids: Sequence[str]) -> Fold:
+    return choose_fold(
+        read_or_make_splits(workspace.splits_file, case_ids),
+        case_ids=set(case_ids),
+        number=request.fold,
+        val_cases=request.val_cases,
+        kept=request.kept,
+    )
+
+
+def _run_trainer(
+    request: Request,
+    workspace: Workspace,
+    prepared: Prepared,
+    *,
+    plans: dict[str, Any],
+    fold: Fold,
+    on_epoch: Callable[[dict[str, Any]], None],
+) -> int | None:
+    folder = request.run / f"fold_{fold.number}"
+    workers = request.augmentation_workers
+    if workers is None and request.device == "cpu":
+        workers = 0
+    with ExitStack() as stack:
+        stack.enter_context(workspace.environment(augmentation_workers=workers))
+        stack.enter_context(captured_output(folder / "nnunet_output.log"))
+        import torch
+
+        from auvtool.training.trainer import OPTIONS_KEY, AuvTrainer
+
+        n_threads = torch.get_num_threads()
+        stack.callback(torch.set_num_threads, n_threads)
+        torch.set_num_threads(request.threads)
+        device = _device(request.device)
+        trainer = AuvTrainer(
+            {
+                **plans,
+                "continue_training": False,
+                OPTIONS_KEY: {
+                    "recipe": request.recipe.to_dict(),
+                    "run": str(request.run),
+                    "train": list(fold.train),
+                    "val": list(fold.val),
+                    "class_names": class_names(request.dataset),
+                },
+            },
+            request.recipe.configuration,
+            fold.number,
+            prepared.dataset_json,
+            device,
+        )
+        trainer.on_epoch = on_epoch
+        trainer.initialize()
+        resumed_at = None
+        for name in (FINAL, LATEST):
+            if (folder / name).is_file():
+                trainer.load_checkpoint(str(folder / name))
+                resumed_at = trainer.current_epoch
+                break
+        if not (folder / FINAL).is_file():
+            trainer.run_training()
+            trainer.write_history()
+        if request.validate:
+            trainer.perform_actual_validation()
+    return resumed_at
+
+
+def class_names(dataset: Dataset) -> list[str]:
+    """Names of the foreground classes in the order of the network's outputs."""
+    classes = dataset.classes if dataset.has_regions else sorted(dataset.classes, key=lambda item: item.class_id)
+    return [item.name for item in classes]
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"--device: expected cpu, cuda or cuda:N, got {name}; correct it") from error
+    if device.type == "cuda":
+        n_devices = torch.cuda.device_count()
+        if not torch.cuda.is_available() or (device.index or 0) >= n_devices:
+            raise UsageError(f"--device: expected a device of this machine ({n_devices} GPUs), got {name}; use cpu")
+        device = torch.device("cuda", device.index or 0)
+        torch.cuda.set_device(device)
+    return device
+
+
+def _record(request: Request) -> dict[str, Any]:
+    """What must be the same for a run to be resumed, or to get another fold."""
+    return {
+        "recipe": request.recipe.to_dict(),
+        "dataset": request.dataset.name,
+        "kept": None if request.kept is None else sorted(request.kept),
+        "val_cases": None if request.val_cases is None else sorted(request.val_cases),
+    }
+
+
+def _check_record(request: Request) -> None:
+    """Raise if `run` holds anything but the same training."""
+    path = request.run / RUN_FILE
+    if request.run.exists() and not request.run.is_dir():
+        raise UsageError(f"{request.run}: expected a folder to write, got a file; name a folder")
+    if request.force or not request.run.is_dir():
+        return
+    if not path.is_file():
+        if any(request.run.iterdir()):
+            raise UsageError(
+                f"{request.run}: expected a new folder or a run of auvtool, got another; name a new folder"
+            )
+        return
+    held = _read_record(path)
+    wanted = _record(request)
+    differing = [key for key in ("dataset", "kept", "val_cases") if held.get(key) != wanted[key]]
+    old, new = held.get("recipe", {}), wanted["recipe"]
+    differing += [f"{key} {old.get(key)} (now {new[key]})" for key in new if old.get(key) != new[key]]
+    if differing:
+        raise UsageError(
+            f"{request.run}: expected a run with the same options, got one with other {', '.join(differing)}; "
+            "name another folder, or add --force to start again"
+        )
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(path, expected="the record of a run", found="other content", cure="add --force") from error
+    return record if isinstance(record, dict) else {}
+
+
+def _open_run(request: Request, fold: Fold) -> None:
+    """Write the run's record, with this fold; with `force`, first remove the folds that an earlier record names."""
+    path = request.run / RUN_FILE
+    split = {"train": list(fold.train), "val": list(fold.val), "dropped": list(fold.dropped)}
+    folds = _read_record(path).get("folds", {}) if path.is_file() else {}
+    if request.force:
+        for number in {*folds, fold.number}:
+            shutil.rmtree(request.run / f"fold_{number}", ignore_errors=True)
+        folds = {}
+    elif folds.get(str(fold.number), split) != split:
+        raise UsageError(
+            f"{request.run}: expected fold {fold.number} as it was, got other cases; "
+            "name another folder, or add --force to start again"
+        )
+    (request.run / f"fold_{fold.number}").mkdir(parents=True, exist_ok=True)
+    record = {**_record(request), "folds": {**folds, str(fold.number): split}}
+    write_text(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n", force=True)
