@@ -117,7 +117,9 @@ def is_terminal(stream: object) -> bool:
 
 
 def print_table(rows: Sequence[Row], columns: Sequence[str], *, title: str = "", to_stderr: bool = False) -> None:
-    """A readable table (floats to three decimals, '-' for a missing value) on stdout or stderr."""
+    """A readable table (floats to three decimals, '-' for a missing value) on stdout, or on stderr unless --quiet."""
+    if to_stderr and _verbosity.level < 0:
+        return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

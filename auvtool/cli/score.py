@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from auvtool import console
+from auvtool.atomic import is_stream
 from auvtool.cli.options import Force, Format, Output, Seed
 from auvtool.errors import UsageError
 from auvtool.schema import SCORES, Row
@@ -85,7 +86,7 @@ def score(
         console.print_table(_ranked(rows), ("rank", "case", "auv", "scale", "status", "n_slices", "volume_ml"))
         return
     write_table(rows, SCORES, output, requested=table_format, force=force)
-    if output != STANDARD_STREAM:
+    if output != STANDARD_STREAM and not is_stream(output):
         from auvtool.manifest import write_manifest
 
         chosen = vars(options) if quantifier == "auv" else {"seed": seed}
