@@ -1,0 +1,120 @@
+import csv
+import io
+import json
+import math
+import os
+import pty
+import subprocess
+import sys
+
+import phantoms
+import pytest
+
+from auvtool.errors import ExitCode
+from auvtool.schema import FAILURES, METRICS
+from auvtool.tables import read_table
+
+
+def auvtool(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "auvtool", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        **options,
+    )
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """A data set of 3 cases and perfect predictions of them."""
+    dataset = phantoms.write_raw_dataset(tmp_path / "Dataset001_Box", n_cases=3)
+    for path in (dataset / "labelsTr").iterdir():
+        phantoms.write_volume(tmp_path / "P" / path.name, phantoms.box_label())
+    return tmp_path / "P", dataset
+
+
+def test_stdout_is_the_table_and_a_file_has_its_manifest(pair, tmp_path):
+    done = auvtool("eval", *pair)
+    assert (done.returncode, done.stderr) == (0, "eval: 3/3, 0 s, ETA 0 s\n")
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert len(rows) == 9
+    assert {float(row["dice"]) for row in rows} == {1.0}
+    done = auvtool("eval", *pair, "-o", tmp_path / "M.tsv", "-j", "2")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "means over 3 of 3 cases" in done.stderr
+    assert len(read_table(tmp_path / "M.tsv", METRICS)) == 9
+    assert json.loads((tmp_path / "M.tsv.manifest.json").read_text())["counts"]["cases"] == 3
+    assert auvtool("eval", *pair, "-o", tmp_path / "M.tsv", "--force", "-q").stderr == ""
+
+
+def test_terminal_gets_the_means(pair):
+    master, slave = pty.openpty()
+    with subprocess.Popen([sys.executable, "-m", "auvtool", "eval", "-q", *pair], stdout=slave) as process:
+        os.close(slave)
+        text = b""
+        while chunk := _read(master):
+            text += chunk
+    assert process.returncode == 0
+    lines = text.decode().splitlines()
+    assert "means over 3 of 3 cases" in lines[0]
+    assert [line.split()[0] for line in lines[2:]] == ["large", "small", "all"]
+
+
+def _read(descriptor):
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:  # the other end is closed
+        return b""
+
+
+def test_nnunet_format(pair, tmp_path):
+    done = auvtool("eval", *pair, "--format", "nnunet", "-q")
+    assert json.loads(done.stdout)["foreground_mean"]["Dice"] == 1.0
+    assert auvtool("eval", *pair, "--format", "nnunet", "-o", tmp_path / "summary.json", "-q").returncode == 0
+    assert (tmp_path / "summary.json").read_text() + "\n" == done.stdout
+    assert auvtool("eval", *pair, "--format", "nnunet", "-o", tmp_path / "summary.json").returncode == ExitCode.USAGE
+
+
+def test_missing_predictions_are_listed_and_refused(pair):
+    (pair[0] / "case_01.nii.gz").unlink()
+    done = auvtool("eval", *pair)
+    assert (done.returncode, done.stdout) == (ExitCode.INVALID_INPUT, "")
+    assert "got none of case_01;" in done.stderr
+    done = auvtool("eval", *pair, "--allow-missing")
+    assert done.returncode == 0
+    assert "in no mean: case_01" in done.stderr
+    assert len(done.stdout.splitlines()) == 1 + 6
+
+
+def test_a_bad_case_is_a_failure_row_and_exit_4(pair, tmp_path):
+    phantoms.truncate(pair[0] / "case_01.nii.gz")
+    done = auvtool("eval", *pair, "-o", tmp_path / "M.csv", "-q")
+    assert done.returncode == ExitCode.SOME_CASES_FAILED
+    assert len(read_table(tmp_path / "M.csv", METRICS)) == 6
+    assert [row["case"] for row in read_table(tmp_path / "M.csv.failures.csv", FAILURES)] == ["case_01"]
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["auvtool"] * 2
+    assert auvtool("eval", *pair, "--fail-fast").returncode == ExitCode.INVALID_INPUT
+    phantoms.write_volume(pair[0] / "case_01.nii.gz", phantoms.box_label())
+    assert auvtool("eval", *pair, "-o", tmp_path / "M.csv", "--force").returncode == 0
+    assert not (tmp_path / "M.csv.failures.csv").exists()
+
+
+def test_nothing_to_evaluate(pair, tmp_path):
+    for path in pair[0].iterdir():
+        phantoms.truncate(path)
+    done = auvtool("eval", *pair, "-o", tmp_path / "M.csv", "-q")
+    assert done.returncode == ExitCode.SOME_CASES_FAILED
+    assert not (tmp_path / "M.csv").exists()
+    assert auvtool("eval", pair[0], tmp_path / "none").returncode == ExitCode.INVALID_INPUT
+    assert auvtool("eval", *pair, "--format", "xlsx").returncode == ExitCode.USAGE
+
+
+def test_absent_class_is_an_empty_cell(pair):
+    for path in (pair[0] / "case_00.nii.gz", pair[1] / "labelsTr" / "case_00.nii.gz"):
+        phantoms.write_volume(path, phantoms.box_label(boxes={1: phantoms.BOXES[1]}))
+    rows = list(csv.DictReader(io.StringIO(auvtool("eval", *pair).stdout)))
+    assert (rows[1]["status"], rows[1]["dice"]) == ("absent", "")
+    summary = json.loads(auvtool("eval", *pair, "--format", "nnunet").stdout)
+    assert math.isnan(summary["metric_per_case"][0]["metrics"]["2"]["Dice"])
