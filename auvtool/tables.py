@@ -86,8 +86,11 @@ def read_table(path: Path, schema: TableSchema) -> list[Row]:
     Raises:
         InputError: the file is missing, is no table, lacks a column, or a cell is not of its column's type.
     """
-    where = "standard input" if path == STANDARD_STREAM else str(path)
-    content = _read_bytes(path, where)
+    return parse_table(read_content(path), schema, "standard input" if path == STANDARD_STREAM else str(path))
+
+
+def parse_table(content: bytes, schema: TableSchema, where: str) -> list[Row]:
+    """The rows of a table that was read already; `where` is its name in messages (see `read_table`)."""
     if content[:4] == b"PAR1":
         records: list[dict[str, object]] = _pyarrow().read_table(io.BytesIO(content)).to_pylist()
         return _typed(records, schema, where, first_line=1)
@@ -107,14 +110,19 @@ def read_table(path: Path, schema: TableSchema) -> list[Row]:
     return _typed(_read_delimited(text, schema, where), schema, where, first_line=2)
 
 
-def _read_bytes(path: Path, where: str) -> bytes:
+def read_content(path: Path) -> bytes:
+    """All bytes of a file, or of standard input if it is '-'.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
     if path == STANDARD_STREAM:
         return sys.stdin.buffer.read()
     try:
         return path.read_bytes()
     except OSError as error:
         raise InputError(
-            where, expected="a readable table", found=f"'{error.strerror}'", cure="check the path"
+            path, expected="a readable table", found=f"'{error.strerror}'", cure="check the path"
         ) from error
 
 

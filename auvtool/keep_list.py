@@ -1,0 +1,232 @@
+"""Keep list: made from scores, and read back as a table or as plain ids."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from auvtool.errors import InputError, UsageError
+from auvtool.filtering import Combination, auv_threshold, filter_by_class, filter_cases
+from auvtool.schema import KEEP_LIST, Row
+from auvtool.tables import STANDARD_STREAM, parse_table, read_content
+
+
+@dataclass(frozen=True)
+class KeepList:
+    """Which cases to train on.
+
+    `dropped` is None where only the kept ids were given; then every case that is not named is dropped. With a table, a
+    case that it does not name was not judged, and is kept.
+    """
+
+    kept: frozenset[str]
+    dropped: frozenset[str] | None
+
+    def keeps(self, case_id: str) -> bool:
+        return case_id in self.kept if self.dropped is None else case_id not in self.dropped
+
+
+@dataclass(frozen=True)
+class ClassLoss:
+    """What a filter takes from one class: cases that hold it, and their median volume in ml (None: not known)."""
+
+    class_name: str
+    n_kept: int
+    n_dropped: int
+    median_ml_kept: float | None
+    median_ml_dropped: float | None
+
+
+def read_keep_list(path: Path) -> KeepList:
+    """The keep list in `path` ('-': standard input): a KEEP_LIST table of any format, or kept ids one a line.
+
+    Raises:
+        InputError: it cannot be read, a case is named twice, or no case is kept.
+    """
+    where = "standard input" if path == STANDARD_STREAM else str(path)
+    content = read_content(path)
+    if _is_table(content):
+        rows = parse_table(content, KEEP_LIST, where)
+        ids = [str(row["case"]) for row in rows]
+        kept = frozenset(str(row["case"]) for row in rows if row["keep"])
+        dropped = frozenset(ids) - kept
+    else:
+        ids = _plain_ids(content, where)
+        kept, dropped = frozenset(ids), None
+    twice = sorted({case_id for case_id in ids if ids.count(case_id) > 1}) if len(set(ids)) < len(ids) else []
+    if twice:
+        raise InputError(where, expected="every case once", found=f"{twice[0]} twice", cure="correct the keep list")
+    if not kept:
+        raise InputError(where, expected="at least one case to keep", found="none", cure="filter with a larger -q")
+    return KeepList(kept, dropped)
+
+
+def keep_list(rows: Sequence[Row]) -> KeepList:
+    """The keep list of KEEP_LIST rows."""
+    kept = frozenset(str(row["case"]) for row in rows if row["keep"])
+    return KeepList(kept, frozenset(str(row["case"]) for row in rows) - kept)
+
+
+def judge(
+    scores: Sequence[Row],
+    quantile: float,
+    *,
+    per_class: Combination | None = None,
+    classes: Sequence[str] = (),
+) -> list[Row]:
+    """KEEP_LIST rows from SCORES rows, in the order of the cases there.
+
+    Without `per_class` the whole-case AUV decides (eq. 8), with it the classes do (eq. 9): all of them, or those of
+    `classes` (names or ids). A case that has no AUV is kept, and `reason` says so.
+
+    Raises:
+        InputError: a row stands twice, or the rows that are needed are missing.
+        UsageError: `classes` names one that the scores do not have.
+    """
+    cases = _whole_cases(scores)
+    whole = np.array([_number(row["auv"]) for row in cases.values()])
+    if per_class is None:
+        keep = filter_cases(whole, quantile)
+        limit = auv_threshold(whole, quantile)
+        reasons = [
+            f"not judged: {row['status']}" if np.isnan(value) else f"AUV {value:.4g} above {limit:.4g}"
+            for row, value in zip(cases.values(), whole, strict=True)
+        ]
+        shown = np.isnan(whole) | ~keep
+    else:
+        names, table = _class_table(scores, list(cases), classes)
+        keep = filter_by_class(table, quantile, combination=per_class)
+        limits = [auv_threshold(column, quantile) for column in table.T]
+        reasons = [_class_reason(names, values, limits) for values in table]
+        shown = np.isnan(table).all(axis=1) | ~keep
+    return [
+        {"case": case_id, "keep": bool(kept), "auv": row["auv"], "reason": reason if show else None}
+        for (case_id, row), kept, reason, show in zip(cases.items(), keep, reasons, shown, strict=True)
+    ]
+
+
+def class_presence(scores: Sequence[Row]) -> dict[str, frozenset[str]]:
+    """The cases that hold each class, by class name, from SCORES rows."""
+    present: dict[str, set[str]] = {}
+    for row in scores:
+        if row["class_id"] is not None:
+            holders = present.setdefault(str(row["class_name"]), set())
+            if row["status"] != "absent":
+                holders.add(str(row["case"]))
+    return {name: frozenset(holders) for name, holders in present.items()}
+
+
+def refuse_lost_class(presence: Mapping[str, frozenset[str]], before: frozenset[str], after: frozenset[str]) -> None:
+    """Raise if a class that a case of `before` holds is in no case of `after`.
+
+    Raises:
+        InputError: a class would be left without a training case.
+    """
+    lost = [name for name, holders in presence.items() if holders & before and not holders & after]
+    if lost:
+        raise InputError(
+            "filter",
+            expected="a training case left for every class",
+            found=f"none for {', '.join(lost)}",
+            cure="use a larger -q, or --per-class union",
+        )
+
+
+def class_losses(scores: Sequence[Row], kept: frozenset[str]) -> list[ClassLoss]:
+    """What dropping all but `kept` takes from each class (a filter by AUV may choose by size)."""
+    losses = []
+    for name, holders in class_presence(scores).items():
+        volumes = {
+            str(row["case"]): row.get("volume_ml")
+            for row in scores
+            if row["class_name"] == name and row["class_id"] is not None
+        }
+        sides = [
+            [value for case_id in group if isinstance(value := volumes.get(case_id), float)]
+            for group in (holders & kept, holders - kept)
+        ]
+        medians = [float(np.median(values)) if values else None for values in sides]
+        losses.append(ClassLoss(name, len(holders & kept), len(holders - kept), medians[0], medians[1]))
+    return losses
+
+
+def _is_table(content: bytes) -> bool:
+    """Whether this is a KEEP_LIST table and not a list of ids; its csv header names at least these two columns."""
+    if content[:4] == b"PAR1":
+        return True
+    text = content.removeprefix(b"\xef\xbb\xbf").lstrip()
+    header = text.split(b"\n", 1)[0].strip().replace(b"\t", b",").replace(b'"', b"").split(b",")
+    return text[:1] in {b"[", b"{"} or {b"case", b"keep"} <= set(header)
+
+
+def _plain_ids(content: bytes, where: str) -> list[str]:
+    try:
+        lines = [line.strip() for line in content.decode("utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise InputError(
+            where, expected="a keep list", found="bytes that are not UTF-8 text", cure="check the file"
+        ) from error
+    ids = [line for line in lines if line and not line.startswith("#")]
+    if any("," in case_id or "\t" in case_id for case_id in ids):
+        raise InputError(
+            where,
+            expected="a table with columns case and keep, or ids one a line",
+            found=f"the line '{next(case_id for case_id in ids if ',' in case_id or chr(9) in case_id)}'",
+            cure="give the file that filter wrote",
+        )
+    return ids
+
+
+def _whole_cases(scores: Sequence[Row]) -> dict[str, Row]:
+    seen: set[tuple[object, object]] = set()
+    for row in scores:
+        key = (row["case"], row["class_id"])
+        if key in seen:
+            raise InputError(
+                f"scores: {row['case']}",
+                expected=f"one row for {row['class_name']}",
+                found="two",
+                cure="do not join scores of two runs",
+            )
+        seen.add(key)
+    cases = {str(row["case"]): row for row in scores if row["class_id"] is None}
+    without = sorted({str(row["case"]) for row in scores} - set(cases))
+    if without:
+        raise InputError(
+            f"scores: {without[0]}", expected="a row for the whole case (no class_id)", found="none", cure="score again"
+        )
+    return cases
+
+
+def _class_table(scores: Sequence[Row], cases: Sequence[str], classes: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """Names of the classes, and the AUV of each case and class (nan where there is none)."""
+    known = {str(row["class_id"]): str(row["class_name"]) for row in scores if row["class_id"] is not None}
+    if not known:
+        raise InputError("scores", expected="rows of classes", found="whole cases only", cure="leave out --per-class")
+    unknown = [name for name in classes if name not in known and name not in known.values()]
+    if unknown:
+        raise UsageError(
+            f"--classes: expected classes among {', '.join(known.values())}, got {', '.join(unknown)}; correct them"
+        )
+    chosen = [key for key, name in known.items() if not classes or key in classes or name in classes]
+    table = np.full((len(cases), len(chosen)), np.nan)
+    row_of = {case_id: index for index, case_id in enumerate(cases)}
+    column_of = {key: index for index, key in enumerate(chosen)}
+    for row in scores:
+        if str(row["class_id"]) in column_of:
+            table[row_of[str(row["case"])], column_of[str(row["class_id"])]] = _number(row["auv"])
+    return [known[key] for key in chosen], table
+
+
+def _class_reason(names: Sequence[str], values: np.ndarray, limits: Sequence[float]) -> str:
+    above = [
+        f"{name} AUV {value:.4g} above {limit:.4g}"
+        for name, value, limit in zip(names, values, limits, strict=True)
+        if value > limit
+    ]
+    return "; ".join(above) or "not judged: no class with an AUV"
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else float("nan")
