@@ -82,7 +82,8 @@ def with_common_options(command: Callable[..., None]) -> Callable[..., None]:
         name
         for parameter in signature.parameters.values()
         for metadata in getattr(parameter.annotation, "__metadata__", ())
-        for name in getattr(metadata, "param_decls", None) or ()
+        # typer takes the first name for a default until it sees that it stands in Annotated.
+        for name in (getattr(metadata, "default", None), *(getattr(metadata, "param_decls", None) or ()))
     ]
     common = {
         "quiet": (_LONG_QUIET if "-q" in taken else _QUIET, False),
