@@ -3,7 +3,11 @@
 import os
 from pathlib import Path
 
-import pytest
+# Before torch or numpy load: several test processes with several threads each would only spin against each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import pytest  # noqa: E402  # after the lines above
 
 
 @pytest.fixture(scope="session")
