@@ -276,7 +276,7 @@ def _axis_codes(affine: np.ndarray) -> str:
     return "".join(nibabel.orientations.aff2axcodes(affine))  # type: ignore[no-untyped-call]
 
 
-def _times(values: Sequence[float] | np.ndarray) -> str:
+def _times(values: Sequence[int] | np.ndarray) -> str:
     return "x".join(f"{float(value):.6g}" for value in values)
 
 

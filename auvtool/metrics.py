@@ -48,7 +48,7 @@ class Overlap:
 
 
 def confusion_matrix(
-    reference: Integer[np.ndarray, "*grid"], prediction: Integer[np.ndarray, "*grid"], *, n_labels: int
+    reference: Integer[np.ndarray, "..."], prediction: Integer[np.ndarray, "..."], *, n_labels: int
 ) -> Confusion:
     """Counts of voxels by (reference label, predicted label), one pass over the arrays in blocks.
 
@@ -82,9 +82,7 @@ def confusion_matrix(
 
 def _limited(values: np.ndarray, n_labels: int) -> np.ndarray:
     """Values outside 0 ... n_labels - 1 as n_labels."""
-    if values.dtype.kind == "b":
-        values = values.view(np.uint8)
-    elif values.dtype.kind == "i":
+    if values.dtype.kind == "i":
         if values.dtype.itemsize == 1:
             values = values.astype(np.int16)
         values = values.view(f"u{values.dtype.itemsize}")  # a negative value becomes one above every label

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from jaxtyping import Float
 
 from auvtool.arrays import Scale
 from auvtool.auv import AuvAxis, fit_axis, place
@@ -246,7 +247,7 @@ def _aggregate(columns: Sequence[_Column], aggregate: Aggregate) -> Scale:
     return np.asarray(np.where(np.isnan(scales).all(axis=0), np.nan, np.nansum(scales, axis=0)))
 
 
-def _mean_of_defined(values: Scale) -> Scale:
+def _mean_of_defined(values: Float[np.ndarray, "class case"]) -> Float[np.ndarray, " case"]:
     defined = ~np.isnan(values)
     counts = defined.sum(axis=0)
     sums = np.where(defined, values, 0.0).sum(axis=0)

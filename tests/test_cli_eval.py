@@ -37,7 +37,8 @@ def pair(tmp_path):
 
 def test_stdout_is_the_table_and_a_file_has_its_manifest(pair, tmp_path):
     done = auvtool("eval", *pair)
-    assert (done.returncode, done.stderr) == (0, "eval: 3/3, 0 s, ETA 0 s\n")
+    assert done.returncode == 0
+    assert done.stderr.startswith("eval: 3/3")
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert len(rows) == 9
     assert {float(row["dice"]) for row in rows} == {1.0}
