@@ -47,3 +47,21 @@ def masks_dice(reference, prediction, labels, ignore=None):
     fp, fn = int(b.sum()) - tp, int(a.sum()) - tp
     dice = 2 * tp / (int(a.sum()) + int(b.sum())) if union else math.nan
     return dice, (tp / union if union else math.nan), tp, fp, fn, int(counted.sum()) - union
+
+
+def kept_cases(auv, quantile):
+    """Equations 7 and 8 by counting: F(x) is the share of cases whose AUV is at most x; None is kept unjudged."""
+    judged = [value for value in auv if value is not None]
+    reached = [x for x in judged if sum(value <= x for value in judged) / len(judged) >= quantile]
+    return [value is None or value <= min(reached) for value in auv]
+
+
+def kept_by_class(auv, quantile, combination):
+    """Equation 9 case by case: the votes of the classes that a case has; one row of classes a case, None if absent."""
+    votes = [[] for _ in auv]
+    for column in zip(*auv, strict=True):
+        for case_votes, value, kept in zip(votes, column, kept_cases(list(column), quantile), strict=True):
+            if value is not None:
+                case_votes.append(kept)
+    decide = any if combination == "union" else all
+    return [not case_votes or decide(case_votes) for case_votes in votes]
