@@ -8,7 +8,8 @@ import typer
 
 def info(
     what: Annotated[
-        list[str] | None, typer.Argument(metavar="[versions|models|FILE]...", help="Without any: versions and models.")
+        list[str] | None,
+        typer.Argument(metavar="WHAT", help="versions, models or a file; without any: versions and models."),
     ] = None,
 ) -> None:
     """Say what a file is, which package versions are at work, or which models can be used.
