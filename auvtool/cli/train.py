@@ -1,6 +1,256 @@
 """`auvtool train`."""
 
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-def train() -> None:
-    """Not built yet."""
-    raise NotImplementedError
+import typer
+
+from auvtool import console
+from auvtool.cli.case_ids import parse_case_ids
+from auvtool.cli.options import Device, DryRun, Force, Jobs, Seed
+from auvtool.errors import CasesFailed, InputError, UsageError
+
+if TYPE_CHECKING:
+    from auvtool.dataset import CaseProblem
+    from auvtool.training.session import Outcome, Request
+
+
+class Loss(StrEnum):
+    """The loss to train with."""
+
+    DUO = "duo"
+    PLAIN = "plain"
+
+
+def train(
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="An nnU-Net raw data set; its scans stay there.")],
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="RUN", help="Results folder to write.")],
+    keep: Annotated[
+        Path | None,
+        typer.Option("--keep", help="Keep list of `filter`, or ids one a line; '-' is standard input."),
+    ] = None,
+    workspace: Annotated[
+        Path | None,
+        typer.Option(
+            "--workspace",
+            help="Folder for nnU-Net's raw, preprocessed and results; by default the nnUNet_* variables if DATASET "
+            "lies in nnUNet_raw, else nnUNet_workspace beside RUN.",
+        ),
+    ] = None,
+    configuration: Annotated[str, typer.Option("-c", "--configuration", help="Of nnU-Net's plans.")] = "3d_fullres",
+    plans: Annotated[str, typer.Option("--plans", help="Name of the plans.")] = "nnUNetPlans",
+    fold: Annotated[int, typer.Option("--fold", min=0, help="nnU-Net's fold; its val cases stay as they are.")] = 0,
+    val_cases: Annotated[
+        str | None,
+        typer.Option(
+            "--val-cases", help="Validate on these cases and train on all others: ids with commas, or a file."
+        ),
+    ] = None,
+    loss: Annotated[Loss, typer.Option("--loss", help="duo, or plain: nnU-Net's own.")] = Loss.DUO,
+    reweight: Annotated[
+        bool, typer.Option("--reweight/--no-reweight", help="Weigh classes by 1 / (1 + alpha S) (eq. 11).")
+    ] = True,
+    denoise: Annotated[
+        bool, typer.Option("--denoise/--no-denoise", help="Subtract the estimated noise from labels (eq. 10).")
+    ] = True,
+    alpha: Annotated[float, typer.Option("--alpha", min=0, help="Strength of the weights.")] = 0.5,
+    beta: Annotated[float, typer.Option("--beta", min=0, max=1, help="Share of Dice; the rest is BCE.")] = 0.5,
+    epochs: Annotated[int, typer.Option("--epochs", min=1)] = 100,
+    iterations: Annotated[int, typer.Option("--iterations", min=1, help="Batches an epoch.")] = 250,
+    val_iterations: Annotated[
+        int | None,
+        typer.Option("--val-iterations", min=1, help="Validation batches an epoch; by default a fifth as many."),
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Instead of the planned one.")] = None,
+    patch_size: Annotated[
+        str | None, typer.Option("--patch-size", help="D,H,W in voxels, instead of the planned one.")
+    ] = None,
+    features: Annotated[
+        int | None, typer.Option("--features", min=1, help="Channels of the first stage (nnU-Net: 32).")
+    ] = None,
+    lr: Annotated[float, typer.Option("--lr", help="Initial learning rate.")] = 0.01,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of one process.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=0, help="Augmentation processes; by default 0 on a CPU, nnU-Net's own on a GPU."),
+    ] = None,
+    jobs: Jobs = 1,
+    validate: Annotated[
+        bool | None,
+        typer.Option("--validate/--no-validate", help="In the end predict the val cases whole; default: on a GPU."),
+    ] = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Train nnU-Net on the cases of a keep list, with the DUO loss or its own.
+
+    nnU-Net plans and preprocesses all cases once; the keep list becomes one more fold of splits_final.json, with the
+    val cases untouched. RUN is a results folder that stock nnUNetv2_predict reads, without auvtool. The same command
+    again goes on from the last epoch. Prints the path of the final checkpoint.
+
+    \b
+      auvtool train Dataset004_Hippocampus --keep K.csv -o RUN --device cuda
+      auvtool train Dataset004_Hippocampus -o BASE --loss plain --fold 1
+      auvtool train Dataset004_Hippocampus --keep K.csv -o TRY --epochs 2 --iterations 10 --features 8 --batch-size 2
+    """
+    from auvtool.dataset import open_dataset, require_labels
+    from auvtool.training.recipe import Recipe
+    from auvtool.training.session import Request, look_ahead
+    from auvtool.training.session import train as run_training
+
+    data = require_labels(open_dataset(dataset))
+    if not data.cases:
+        raise InputError(dataset, expected="cases with a label", found="none", cure="add the labels")
+    recipe = Recipe(
+        configuration=configuration,
+        plans_name=plans,
+        loss=loss.value,
+        reweight=reweight,
+        denoise=denoise,
+        alpha=alpha,
+        beta=beta,
+        epochs=epochs,
+        iterations=iterations,
+        # nnU-Net's own proportion: 50 to 250.
+        val_iterations=val_iterations or max(1, iterations // 5),
+        batch_size=batch_size,
+        patch_size=_sides(patch_size),
+        features=features,
+        lr=lr,
+        seed=seed,
+    )
+    request = Request(
+        dataset=data,
+        run=output,
+        recipe=recipe,
+        kept=_kept(keep, data),
+        fold=fold,
+        val_cases=parse_case_ids(val_cases, "--val-cases"),
+        workspace=workspace,
+        device=device,
+        threads=threads,
+        augmentation_workers=workers,
+        jobs=jobs,
+        validate=device != "cpu" if validate is None else validate,
+        force=force,
+    )
+    if dry_run:
+        _print_outlook(request, look_ahead(request))
+        return
+    console.info(f"training on {device}; nnU-Net's own output goes to {output}/fold_*/nnunet_output.log")
+    with console.progress("epochs", epochs) as progress:
+
+        def on_epoch(row: dict[str, Any]) -> None:
+            while progress.done <= row["epoch"]:  # of a resumed run, the first ones are done
+                progress.advance(_epoch_line(row))
+            console.detail(_epoch_line(row))
+
+        outcome = run_training(request, say=console.info, on_epoch=on_epoch)
+    if outcome.resumed_at == epochs:
+        console.info(f"{output}: nothing to do, all {epochs} epochs were done")
+    _write_manifest(request, outcome, keep)
+    print(outcome.checkpoint)
+    _report_failures((*data.problems, *outcome.problems), output)
+
+
+def _sides(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(side) for side in text.lower().replace("x", ",").split(","))
+    except ValueError as error:
+        raise UsageError(f"--patch-size: expected whole numbers like 96,96,96, got {text}; correct it") from error
+
+
+def _kept(path: Path | None, data: Any) -> list[str] | None:
+    """The data set's cases that the keep list keeps."""
+    if path is None:
+        return None
+    from auvtool.keep_list import read_keep_list
+
+    keep_list = read_keep_list(path)
+    ids = [case.case_id for case in data.cases]
+    known = {*ids, *(problem.case_id for problem in data.problems)}
+    unknown = sorted((keep_list.kept | (keep_list.dropped or frozenset())) - known)
+    if unknown:
+        raise InputError(
+            path,
+            expected=f"cases of {data.name}",
+            found=f"{len(unknown)} others, such as {unknown[0]}",
+            cure="give the keep list of this data set",
+        )
+    if keep_list.dropped is not None:
+        not_judged = len([case_id for case_id in ids if case_id not in keep_list.kept | keep_list.dropped])
+        if not_judged:
+            console.warn(f"{not_judged} cases are not in the keep list, and are kept")
+    return [case_id for case_id in ids if keep_list.keeps(case_id)]
+
+
+def _epoch_line(row: dict[str, Any]) -> str:
+    dice = " ".join(f"{name} {'-' if value is None else f'{value:.3f}'}" for name, value in row["pseudo_dice"].items())
+    return f"epoch {row['epoch']}: loss {row['train_loss']:.4f} val {row['val_loss']:.4f} pseudo Dice {dice}"
+
+
+def _print_outlook(request: "Request", outlook: Any) -> None:
+    fold, recipe = outlook.fold, request.recipe
+    patch = "planned by nnU-Net" if outlook.patch_size is None else " x ".join(map(str, outlook.patch_size))
+    batch = "planned by nnU-Net" if outlook.batch_size is None else outlook.batch_size
+    print(f"data set     {request.dataset.name}, {len(request.dataset.cases)} labelled cases")
+    print(f"fold         {fold.number}: {len(fold.train)} to train on, {len(fold.val)} to validate on")
+    print(f"dropped      {len(fold.dropped)} by the keep list{': ' if fold.dropped else ''}{', '.join(fold.dropped)}")
+    print(f"patch        {patch}, batch {batch}, configuration {recipe.configuration}")
+    print(f"length       {recipe.epochs} epochs of {recipe.iterations} + {recipe.val_iterations} batches")
+    print(f"loss         {recipe.loss}{_loss_options(recipe)}")
+    print(f"workspace    {outlook.workspace.preprocessed.parent}")
+    print(f"output       {request.run}{' (goes on from its last epoch)' if outlook.is_resumed else ''}")
+
+
+def _loss_options(recipe: Any) -> str:
+    if recipe.loss == "plain":
+        return ""
+    weights = f"weights with alpha {recipe.alpha}" if recipe.reweight else "no weights"
+    return f", {weights}, {'with' if recipe.denoise else 'without'} noise head, beta {recipe.beta}"
+
+
+def _write_manifest(request: "Request", outcome: "Outcome", keep: Path | None) -> None:
+    from auvtool.manifest import input_digest, write_manifest
+
+    write_manifest(
+        request.run,
+        command="train",
+        options={
+            **request.recipe.to_dict(),
+            "fold": outcome.fold.number,
+            "device": request.device,
+            "threads": request.threads,
+            "workers": request.augmentation_workers,
+            "validate": request.validate,
+        },
+        inputs=[request.dataset.folder, *([keep] if keep is not None else [])],
+        counts={
+            "train": len(outcome.fold.train),
+            "val": len(outcome.fold.val),
+            "dropped": len(outcome.fold.dropped),
+            "failed": len(request.dataset.problems) + len(outcome.problems),
+        },
+        model_sha256=input_digest(outcome.checkpoint).removeprefix("sha256:"),
+    )
+
+
+def _report_failures(problems: "tuple[CaseProblem, ...]", output: Path) -> None:
+    beside = output.with_name(output.name + ".failures.csv")
+    if not problems:
+        beside.unlink(missing_ok=True)  # of an earlier run
+        return
+    from auvtool.schema import FAILURES, Row
+    from auvtool.tables import write_table
+
+    rows: list[Row] = [{"case": item.case_id, "step": "train", "error": item.error} for item in problems]
+    for row in rows:
+        console.error(f"{row['case']}: {row['error']}")
+    write_table(rows, FAILURES, beside, force=True)
+    raise CasesFailed(f"trained, but without {len(rows)} cases that cannot be used; see {beside}")

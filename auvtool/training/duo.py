@@ -72,13 +72,17 @@ def perception_scale(logits: Tensor) -> Tensor:
 def denoised_label(label: Tensor, *, noise: Tensor, level: Tensor) -> Tensor:
     """`clamp(y - e n, 0, 1)` (eq. 10; the clamp keeps it a label).
 
+    At 0 and 1 themselves the gradient passes: labels start there (e = 0), and torch.clamp, which may stop it at its
+    bounds depending on the version, would keep e at 0 for ever.
+
     Args:
         label: (case, class, ...) in {0, 1}.
         noise: (case, class, ...) in [0, 1], the output of the noise head.
         level: (case, class), the learned e of each case and class.
     """
     level = level.reshape(*level.shape, *(1,) * (label.ndim - 2))
-    return (label - level * noise).clamp(0, 1)
+    value = label - level * noise
+    return torch.where((value >= 0) & (value <= 1), value, value.detach().clamp(0, 1))
 
 
 def class_losses(margins: Tensor, label: Tensor, *, mask: Tensor | None, beta: float, batch_dice: bool) -> Tensor:

@@ -196,7 +196,7 @@ def _run_trainer(
         n_threads = torch.get_num_threads()
         stack.callback(torch.set_num_threads, n_threads)
         torch.set_num_threads(request.threads)
-        device = _device(request.device)
+        device = torch_device(request.device)
         trainer = AuvTrainer(
             {
                 **plans,
@@ -236,7 +236,12 @@ def class_names(dataset: Dataset) -> list[str]:
     return [item.name for item in classes]
 
 
-def _device(name: str) -> Any:
+def torch_device(name: str) -> Any:
+    """The torch device of that name, with its index.
+
+    Raises:
+        UsageError: no such name, or this machine has no such device.
+    """
     import torch
 
     try:
@@ -249,6 +254,8 @@ def _device(name: str) -> Any:
             raise UsageError(f"--device: expected a device of this machine ({n_devices} GPUs), got {name}; use cpu")
         device = torch.device("cuda", device.index or 0)
         torch.cuda.set_device(device)
+    elif device.type != "cpu":
+        raise UsageError(f"--device: expected cpu, cuda or cuda:N, got {name}; use cpu")
     return device
 
 

@@ -1,0 +1,372 @@
+"""Label maps from a nnU-Net results folder, through nnU-Net's own predictor in this process."""
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from auvtool.atomic import write_text
+from auvtool.dataset import Case, CaseProblem, open_dataset
+from auvtool.errors import AuvtoolError, InputError, OutputError, UsageError, one_line
+from auvtool.manifest import input_digest
+from auvtool.schema import Row
+from auvtool.training.captured_output import captured_output
+from auvtool.training.session import torch_device
+
+RECORD = "auvtool_predict.json"
+
+
+@dataclass(frozen=True)
+class Model:
+    """Checkpoints of a run, loaded once.
+
+    Attributes:
+        predictor: nnU-Net's nnUNetPredictor.
+        checkpoints: one for each fold; their softmax outputs are averaged.
+        sha256: of all checkpoint files.
+        file_ending: of images and of the label maps to write.
+        n_channels: of an image.
+        mirror: whether mirrored predictions are averaged, as stock nnU-Net does.
+    """
+
+    predictor: Any
+    checkpoints: tuple[Path, ...]
+    sha256: str
+    file_ending: str
+    n_channels: int
+    mirror: bool
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a run of `predict` did: ids of the cases."""
+
+    done: tuple[str, ...]
+    skipped: tuple[str, ...]
+    failures: tuple[Row, ...]
+
+
+@contextmanager
+def nnunet_process(threads: int = 1) -> Iterator[None]:
+    """nnU-Net without its output and with `threads` threads, for the block."""
+    # Read at nnU-Net's first import: the threads that it resamples with.
+    os.environ.setdefault("nnUNet_def_n_proc", str(threads))
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with captured_output(Path(os.devnull)):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def find_checkpoints(run: Path, *, name: str, folds: Sequence[str] | None = None) -> tuple[Path, ...]:
+    """The checkpoint `name` of the given folds, or of every fold of `run` that has it.
+
+    Raises:
+        InputError: `run` is no results folder, or a fold lacks the checkpoint.
+    """
+    for required in ("plans.json", "dataset.json"):
+        if not (run / required).is_file():
+            raise InputError(
+                run,
+                expected=f"a results folder with plans.json, dataset.json and fold_*, as {run.name}/fold_0/{name}",
+                found=f"no {required}",
+                cure="name the folder that train wrote",
+            )
+    wanted = [run / f"fold_{fold}" for fold in folds] if folds else sorted(run.glob("fold_*"))
+    found = [folder / name for folder in wanted if (folder / name).is_file()]
+    missing = [folder.name for folder in wanted if not (folder / name).is_file()]
+    if not found or (folds and missing):
+        others = sorted({path.name for folder in wanted for path in folder.glob("*.pth")})
+        raise InputError(
+            run,
+            expected=f"{name} in {', '.join(missing) or 'fold_*'}",
+            found=", ".join(others) or "none",
+            cure="let the training finish, or name another --checkpoint" if others else "train first",
+        )
+    return tuple(found)
+
+
+def load_model(run: Path, checkpoints: Sequence[Path], *, device: str = "cpu", mirror: bool | None = None) -> Model:
+    """The network of a results folder with the weights of `checkpoints`; call it inside `nnunet_process`.
+
+    Args:
+        run: results folder with plans.json and dataset.json.
+        checkpoints: see `find_checkpoints`.
+        device: cpu, cuda, cuda:N.
+        mirror: average over mirrored images as stock nnU-Net does (None: on a GPU only; it costs 8 times the time).
+
+    Raises:
+        InputError: a file is broken, a checkpoint holds more than tensors and plain values, its weights are not of this
+            network, or the configuration is a cascade.
+        UsageError: no such device.
+    """
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from auvtool.training.export import read_checkpoint
+
+    where = torch_device(device)
+    mirror = where.type != "cpu" if mirror is None else mirror
+    plans, dataset_json = (_read_json(run / name) for name in ("plans.json", "dataset.json"))
+    loaded = [read_checkpoint(path) for path in checkpoints]
+    manager = PlansManager(plans)
+    configuration = manager.get_configuration(loaded[0]["init_args"]["configuration"])
+    if configuration.previous_stage_name is not None:
+        raise InputError(
+            run, expected="a configuration that stands alone", found="a cascade", cure="predict with nnUNetv2_predict"
+        )
+    n_channels = determine_num_input_channels(manager, configuration, dataset_json)
+    network = _build_network(loaded[0]["trainer_name"], manager, configuration, n_channels, dataset_json)
+    for path, checkpoint in zip(checkpoints, loaded, strict=True):
+        try:
+            network.load_state_dict(checkpoint["network_weights"])
+        except RuntimeError as error:
+            raise InputError(
+                path,
+                expected="weights of the network in plans.json",
+                found=f"'{one_line(error)[:200]}'",
+                cure="keep checkpoints with the plans they were trained with",
+            ) from error
+    predictor = nnUNetPredictor(use_mirroring=mirror, device=where, allow_tqdm=False)
+    predictor.manual_initialization(
+        network,
+        manager,
+        configuration,
+        [checkpoint["network_weights"] for checkpoint in loaded],
+        dataset_json,
+        loaded[0]["trainer_name"],
+        loaded[0].get("inference_allowed_mirroring_axes"),
+    )
+    digest = hashlib.sha256("".join(input_digest(path) for path in checkpoints).encode()).hexdigest()
+    return Model(predictor, tuple(checkpoints), digest, dataset_json["file_ending"], n_channels, mirror)
+
+
+def _build_network(
+    trainer_name: str, manager: Any, configuration: Any, n_channels: int, dataset_json: dict[str, Any]
+) -> Any:
+    n_heads = manager.get_label_manager(dataset_json).num_segmentation_heads
+    if trainer_name == "nnUNetTrainer":
+        from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+        return get_network_from_plans(
+            configuration.network_arch_class_name,
+            configuration.network_arch_init_kwargs,
+            configuration.network_arch_init_kwargs_req_import,
+            n_channels,
+            n_heads,
+            allow_init=True,
+            deep_supervision=False,
+        )
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    trainer = recursive_find_trainer_class_by_name(trainer_name)
+    return trainer.build_network_architecture(
+        manager, configuration, n_channels, n_heads, enable_deep_supervision=False
+    )
+
+
+def find_images(
+    images: Path, *, file_ending: str, n_channels: int, case_ids: Collection[str] | None = None
+) -> tuple[list[Case], list[CaseProblem]]:
+    """The cases of a folder of images named as nnU-Net names them (`CASE_0000.nii.gz`), or of a data set.
+
+    Returns:
+        Cases sorted by id, and those whose channels are not complete.
+
+    Raises:
+        InputError: no such image, or the folder cannot be read.
+        UsageError: `case_ids` names a case that is not there.
+    """
+    if (images / "dataset.json").is_file():
+        dataset = open_dataset(images)
+        cases, problems = list(dataset.cases), list(dataset.problems)
+    else:
+        cases, problems = _named_images(images, file_ending, n_channels)
+    if case_ids is not None:
+        unknown = sorted(set(case_ids) - {case.case_id for case in cases} - {problem.case_id for problem in problems})
+        if unknown:
+            raise UsageError(f"--cases: expected cases of {images}, got {', '.join(unknown[:5])}; correct the ids")
+        cases = [case for case in cases if case.case_id in case_ids]
+        problems = [problem for problem in problems if problem.case_id in case_ids]
+    return cases, problems
+
+
+def _named_images(images: Path, file_ending: str, n_channels: int) -> tuple[list[Case], list[CaseProblem]]:
+    try:
+        names = sorted(entry.name for entry in os.scandir(images) if not entry.name.startswith("."))
+    except OSError as error:
+        raise InputError(
+            images, expected="a readable folder of images", found=f"'{error.strerror}'", cure="check the path"
+        ) from error
+    pattern = re.compile(rf"(.+)_(\d{{4}}){re.escape(file_ending)}")
+    channels: dict[str, dict[int, Path]] = {}
+    for name in names:
+        if match := pattern.fullmatch(name):
+            channels.setdefault(match[1], {})[int(match[2])] = images / name
+    if not channels:
+        raise InputError(
+            images,
+            expected=f"images named CASE_0000{file_ending}",
+            found=next(iter(names), "an empty folder"),
+            cure="rename them, or name another folder",
+        )
+    cases, problems = [], []
+    for case_id, files in sorted(channels.items()):
+        if sorted(files) == list(range(n_channels)):
+            cases.append(Case(case_id, tuple(files[channel] for channel in range(n_channels)), None))
+        else:
+            fault = InputError(
+                images / f"{case_id}_*{file_ending}",
+                expected=f"channels 0000 to {n_channels - 1:04d}",
+                found=", ".join(f"{channel:04d}" for channel in sorted(files)),
+                cure="add or remove files",
+            )
+            problems.append(CaseProblem(case_id, str(fault)))
+    return cases, problems
+
+
+def predict(
+    model: Model,
+    cases: Sequence[Case],
+    output: Path,
+    *,
+    force: bool = False,
+    keep_going: bool = True,
+    on_case: Callable[[str], None] = lambda _: None,
+) -> Predictions:
+    """Write a label map for each case into `output`; call it inside `nnunet_process`.
+
+    A map appears whole or not at all. Without `force` cases that have one are skipped, so that a killed run goes on.
+    plans.json and dataset.json are written beside, as nnU-Net does.
+
+    Args:
+        model: see `load_model`.
+        cases: see `find_images`.
+        output: folder; made if need be.
+        force: predict cases again that have a label map.
+        keep_going: go on after a case that fails.
+        on_case: told the id of each case that is through.
+
+    Raises:
+        UsageError: `output` holds predictions of another model.
+        OutputError: the disk is full, or the like.
+        InputError: a case failed, and `keep_going` is off.
+    """
+    _open_output(model, output, force=force)
+    done, skipped, failures = [], [], []
+    for case in cases:
+        target = output / (case.case_id + model.file_ending)
+        if target.exists() and not force:
+            skipped.append(case.case_id)
+        else:
+            try:
+                segmentation, properties = _predict_case(model, case)
+            except AuvtoolError as error:
+                if not keep_going:
+                    raise
+                failures.append(failure_row(case.case_id, str(error)))
+            except Exception as error:
+                if not keep_going:
+                    raise InputError(
+                        case.case_id, expected="an image to predict", found=one_line(error), cure="check it"
+                    ) from error
+                failures.append(failure_row(case.case_id, f"{type(error).__name__}: {one_line(error)}"))
+            else:
+                _write(model, segmentation, properties, target)
+                done.append(case.case_id)
+        on_case(case.case_id)
+    return Predictions(tuple(done), tuple(skipped), tuple(failures))
+
+
+def failure_row(case_id: str, error: str) -> Row:
+    """A row of the FAILURES table."""
+    return {"case": case_id, "step": "predict", "error": error}
+
+
+def _predict_case(model: Model, case: Case) -> tuple[Any, dict[str, Any]]:
+    import numpy as np
+    import torch
+    from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+
+    predictor = model.predictor
+    image, _, properties = predictor.configuration_manager.preprocessor_class(verbose=False).run_case(
+        [str(path) for path in case.images],
+        None,
+        predictor.plans_manager,
+        predictor.configuration_manager,
+        predictor.dataset_json,
+    )
+    if len(image) != model.n_channels:
+        raise InputError(
+            case.images[0], expected=f"{model.n_channels} channels", found=len(image), cure="check the channel files"
+        )
+    if not np.isfinite(image).all():
+        raise InputError(case.images[0], expected="finite voxels", found="NaN or infinity", cure="correct the image")
+    logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(image)).cpu()
+    segmentation = convert_predicted_logits_to_segmentation_with_correct_shape(
+        logits,
+        predictor.plans_manager,
+        predictor.configuration_manager,
+        predictor.label_manager,
+        properties,
+        num_threads_torch=torch.get_num_threads(),
+    )
+    return segmentation, properties
+
+
+def _write(model: Model, segmentation: Any, properties: dict[str, Any], target: Path) -> None:
+    writer = model.predictor.plans_manager.image_reader_writer_class()
+    try:
+        # Some of nnU-Net's writers make a second file beside (tif: the spacing).
+        with tempfile.TemporaryDirectory(prefix=".auvtool-", dir=target.parent) as partial:
+            writer.write_seg(segmentation, str(Path(partial) / target.name), properties)
+            for file in sorted(Path(partial).iterdir()):
+                file.replace(target.parent / file.name)
+    except (OSError, RuntimeError) as error:  # SimpleITK says RuntimeError when the disk is full
+        raise OutputError(
+            f"{target}: expected to be able to write here, got '{one_line(error)}'; check the folder and its space"
+        ) from error
+
+
+def _open_output(model: Model, output: Path, *, force: bool) -> None:
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"{output}: expected a folder to write, got a file; name a folder")
+    record = {"model_sha256": model.sha256, "mirror": model.mirror}
+    path = output / RECORD
+    if path.is_file() and not force and _read_json(path) != record:
+        raise UsageError(
+            f"{output}: expected predictions of the same model, got another's; name another folder or add --force"
+        )
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{output}: expected to be able to make this folder, got '{error.strerror}'; name another"
+        ) from error
+    for name, content in (
+        ("dataset.json", model.predictor.dataset_json),
+        ("plans.json", model.predictor.plans_manager.plans),
+        (RECORD, record),
+    ):
+        write_text(output / name, json.dumps(content, indent=4, ensure_ascii=False) + "\n", force=True)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(path, expected="readable JSON", found=f"'{one_line(error)}'", cure="check the file") from error
+    if not isinstance(content, dict):
+        raise InputError(path, expected="a JSON object", found="other JSON", cure="check the file")
+    return content
