@@ -135,15 +135,14 @@ def refuse_lost_class(presence: Mapping[str, frozenset[str]], before: frozenset[
 
 def class_losses(scores: Sequence[Row], kept: frozenset[str]) -> list[ClassLoss]:
     """What dropping all but `kept` takes from each class (a filter by AUV may choose by size)."""
+    volumes: dict[tuple[str, str], float] = {}
+    for row in scores:
+        if row["class_id"] is not None and isinstance(row.get("volume_ml"), int | float):
+            volumes[str(row["class_name"]), str(row["case"])] = _number(row["volume_ml"])
     losses = []
     for name, holders in class_presence(scores).items():
-        volumes = {
-            str(row["case"]): row.get("volume_ml")
-            for row in scores
-            if row["class_name"] == name and row["class_id"] is not None
-        }
         sides = [
-            [value for case_id in group if isinstance(value := volumes.get(case_id), float)]
+            [volumes[name, case_id] for case_id in group if (name, case_id) in volumes]
             for group in (holders & kept, holders - kept)
         ]
         medians = [float(np.median(values)) if values else None for values in sides]

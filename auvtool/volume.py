@@ -189,7 +189,7 @@ def _check_same(
         )
 
 
-def _times(values: Sequence[float] | np.ndarray) -> str:
+def _times(values: Sequence[int] | Sequence[float] | np.ndarray) -> str:
     return "x".join(f"{float(value):.6g}" for value in values)
 
 

@@ -10,7 +10,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,8 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     _sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    with _quiet_stderr():
+    meta_image = path.suffix.lower() in {".mha", ".mhd"}
+    with _quiet_stderr() if meta_image else nullcontext():
         image = _sitk.ReadImage(os.fspath(path))
     voxels = _sitk.GetArrayFromImage(image)
     if path.name.lower().endswith(".gipl") and path.stat().st_size < _GIPL_HEADER_BYTES + voxels.nbytes:

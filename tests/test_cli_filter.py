@@ -65,6 +65,14 @@ def test_keep_list_with_manifest(scores, tmp_path):
     assert auvtool("filter", scores, "-o", tmp_path / "K.csv", "--force", "--quiet").stderr == ""
 
 
+@pytest.mark.parametrize("options", [["-o", "/dev/full"], ["-o", "/dev/full", "--ids"]])
+def test_full_disk(scores, options):
+    done = auvtool("filter", scores, *options, "--quiet")
+    assert done.returncode == ExitCode.INVALID_INPUT
+    assert done.stderr.count("\n") == 1
+    assert "got 'No space left on device'" in done.stderr
+
+
 def test_pipe_in_and_out():
     done = auvtool("filter", "-", "-q", "0.8", stdin=scores_text("jsonl"))
     assert done.returncode == 0

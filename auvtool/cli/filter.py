@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from auvtool import console
-from auvtool.atomic import write_text
+from auvtool.atomic import is_stream, write_text
 from auvtool.cli.options import DryRun, Force, Format, Output
 from auvtool.errors import UsageError
 from auvtool.schema import KEEP_LIST, SCORES, Row
@@ -99,7 +99,9 @@ def filter(
         return
     _write_plans(splits, copied, reference)
     _write(judged, output, ids=ids, table_format=table_format, force=force)
-    if output != STANDARD_STREAM:
+    if output == STANDARD_STREAM:
+        return
+    if not is_stream(output):
         from auvtool.manifest import write_manifest
 
         write_manifest(
@@ -118,8 +120,8 @@ def filter(
             inputs=[scores],
             counts={"kept": len(keep.kept), "dropped": len(judged) - len(keep.kept)},
         )
-        if copied is not None:
-            print(copied.number)
+    if copied is not None:
+        print(copied.number)
 
 
 def _plan_fold(splits: Path, fold: int, keep: "KeepList", presence: Mapping[str, frozenset[str]]) -> "FilteredFold":
