@@ -1,0 +1,49 @@
+"""The control: intensities themselves as decoded maps.
+
+What it finds needs no foundation model. A class map is the image within the class's bounding box, on the slices that
+carry the class; without prompts the one channel is the whole volume.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from auvtool.errors import UsageError
+from auvtool.extractors import DecodedChannel, ModelInput, absent_channel
+from auvtool.spectrum import FeatureMoments
+
+
+def load(*, weights: Path | None, device: str) -> "IdentityExtractor":
+    """The identity; it has no weights and runs on the CPU whatever the device."""
+    del device
+    if weights is not None:
+        raise UsageError(f"--weights: expected none for the extractor identity, got {weights}; leave it out")
+    return IdentityExtractor()
+
+
+class IdentityExtractor:
+    """Intensities as maps and as features."""
+
+    def decode(self, case: ModelInput) -> Iterator[DecodedChannel]:
+        """See `Extractor.decode`."""
+        if case.label is None:
+            volume = case.image[case.slices]
+            yield _channel(volume, case.slices, None)
+            return
+        for semantic_class in case.classes:
+            region = np.isin(case.label[case.slices], semantic_class.labels)
+            carrying = region.any(axis=(1, 2))
+            if not carrying.any():
+                yield absent_channel(1)
+                continue
+            rows, columns = np.flatnonzero(region.any(axis=(0, 2))), np.flatnonzero(region.any(axis=(0, 1)))
+            box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            slices = case.slices[carrying]
+            yield _channel(case.image[slices][:, *box], slices, region[carrying][:, *box])
+
+
+def _channel(intensities: np.ndarray, slices: np.ndarray, region: np.ndarray | None) -> DecodedChannel:
+    features = FeatureMoments(1)
+    features.add((intensities.ravel() if region is None else intensities[region])[None])
+    return DecodedChannel(intensities, slices, region, features, (np.nan, np.nan, np.nan))

