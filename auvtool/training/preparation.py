@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial as partial_function
@@ -15,6 +15,7 @@ from auvtool.dataset import Case, CaseProblem, Dataset
 from auvtool.errors import InputError, one_line
 from auvtool.training.captured_output import captured_output
 from auvtool.training.workspace import Workspace, leave_out, nnunet_dataset_json, refer_to_dataset
+from auvtool.volume import read_case
 
 DEFAULT_PLANS = "nnUNetPlans"
 _CASE_ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")  # the last one completes a case
@@ -64,11 +65,19 @@ def prepare(
     problems = refer_to_dataset(workspace, dataset)
     usable = _without(dataset, problems)
     with workspace.environment(), captured_output(workspace.log):
-        found = _fingerprint(usable, workspace, jobs=jobs, intensity_samples=intensity_samples, say=say)
-        if found:
-            problems = (*problems, *found)
-            leave_out(workspace, dataset, problems)
-            usable = _without(dataset, problems)
+        if not (workspace.dataset_folder / "dataset_fingerprint.json").is_file():
+            found = _faulty_cases(usable, jobs=jobs, say=say)
+            if found and (not workspace.is_own or len(found) == len(usable.cases)):
+                raise InputError(
+                    dataset.folder,
+                    expected="cases that can be read",
+                    found=found[0].error,
+                    cure="correct or remove them",
+                )
+            if found:
+                problems = (*problems, *found)
+                leave_out(workspace, dataset, problems)
+                usable = _without(dataset, problems)
             _fingerprint(usable, workspace, jobs=jobs, intensity_samples=intensity_samples, say=say)
         plans = _plans(workspace, plans_name, say)
         if configuration not in plans["configurations"]:
@@ -92,12 +101,35 @@ def _without(dataset: Dataset, problems: Sequence[CaseProblem]) -> Dataset:
     return replace(dataset, cases=tuple(case for case in dataset.cases if case.case_id not in lost))
 
 
+def _faulty_cases(dataset: Dataset, *, jobs: int, say: Callable[[str], None]) -> tuple[CaseProblem, ...]:
+    """Cases that cannot be read whole. nnU-Net would train on a file that a broken download cut off."""
+    say(f"checking {len(dataset.cases)} cases")
+    return _problems(partial_function(_check_case, dataset=dataset), dataset.cases, jobs)
+
+
+def _check_case(case: Case, *, dataset: Dataset) -> CaseProblem | None:
+    try:
+        read_case(case, dataset)
+    except InputError as error:
+        return CaseProblem(case.case_id, str(error))
+    return None
+
+
+def _problems(
+    function: Callable[[Case], CaseProblem | None], cases: Sequence[Case], jobs: int
+) -> tuple[CaseProblem, ...]:
+    """What `function` finds at each case, in the order of the cases."""
+    if jobs == 1 or len(cases) < 2:
+        results = [function(case) for case in cases]
+    else:
+        with ProcessPoolExecutor(min(jobs, len(cases)), mp_context=get_context("spawn")) as pool:
+            results = list(pool.map(function, cases))
+    return tuple(problem for problem in results if problem is not None)
+
+
 def _fingerprint(
     dataset: Dataset, workspace: Workspace, *, jobs: int, intensity_samples: int | None, say: Callable[[str], None]
-) -> tuple[CaseProblem, ...]:
-    """Make the fingerprint; if nnU-Net cannot, return the cases that are to blame."""
-    if (workspace.dataset_folder / "dataset_fingerprint.json").is_file():
-        return ()
+) -> None:
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 
     say(f"nnU-Net: fingerprint of {len(dataset.cases)} cases")
@@ -108,30 +140,12 @@ def _fingerprint(
     try:
         extractor.run(overwrite_existing=False)
     except Exception as error:
-        # nnU-Net does not say which case it was.
-        problems = tuple(_reading_problems(dataset))
-        if problems and workspace.is_own and len(problems) < len(dataset.cases):
-            return problems
         raise InputError(
             dataset.folder,
             expected="cases that nnU-Net can read",
-            found=f"'{problems[0].error if problems else one_line(error)}'",
-            cure="correct or remove the case" if problems else f"see {workspace.log}",
+            found=f"'{one_line(error)}'",
+            cure=f"see {workspace.log}",
         ) from error
-    return ()
-
-
-def _reading_problems(dataset: Dataset) -> Iterator[CaseProblem]:
-    """The cases that the fingerprint fails at, one by one in this process."""
-    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
-    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-
-    reader = determine_reader_writer_from_dataset_json(nnunet_dataset_json(dataset), str(dataset.cases[0].images[0]))
-    for case in dataset.cases:
-        try:
-            DatasetFingerprintExtractor.analyze_case(*_files(case), reader, 1)
-        except Exception as error:  # whatever nnU-Net stumbles over is that case's fault
-            yield CaseProblem(case.case_id, f"{case.case_id}: nnU-Net cannot read it: {one_line(error)}")
 
 
 def _files(case: Case) -> tuple[list[str], str]:
@@ -188,12 +202,7 @@ def _preprocess(
             configuration=configuration,
             dataset_json=nnunet_dataset_json(dataset),
         )
-        if jobs == 1:
-            results = [preprocess(case) for case in missing]
-        else:
-            with ProcessPoolExecutor(min(jobs, len(missing)), mp_context=get_context("spawn")) as pool:
-                results = list(pool.map(preprocess, missing))
-    return tuple(problem for problem in results if problem is not None)
+        return _problems(preprocess, missing, jobs)
 
 
 def _preprocess_case(

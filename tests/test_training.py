@@ -1,0 +1,371 @@
+"""nnU-Net with the DUO loss, from a raw data set to a checkpoint that stock nnU-Net predicts with."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813  # its usual name
+import torch
+from training_phantoms import write_balls
+
+from auvtool.dataset import open_dataset, require_labels
+from auvtool.errors import InputError, UsageError
+from auvtool.training.export import NOISE_KEY, RUN_KEY, read_checkpoint, save_checkpoint
+from auvtool.training.recipe import Recipe
+from auvtool.training.session import Outcome, Request, look_ahead, train
+
+KEPT = ("case_00", "case_01", "case_02", "case_04")
+RECIPE = Recipe(epochs=2, iterations=2, val_iterations=1, batch_size=2, features=8, patch_size=(32, 32, 32), seed=7)
+OPTIONS = (
+    *("--epochs", "2", "--iterations", "2", "--batch-size", "2", "--features", "8"),
+    *("--patch-size", "32,32,32", "--seed", "7"),
+)
+
+
+@dataclass(frozen=True)
+class Trained:
+    folder: Path
+    request: Request
+    outcome: Outcome
+    rows: list
+
+    @property
+    def fold(self) -> Path:
+        return self.outcome.checkpoint.parent
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Trained:
+    """Five good cases and a broken one; a keep list drops one; 2 epochs of 2 batches with DUO."""
+    folder = tmp_path_factory.mktemp("training")
+    dataset = write_balls(folder / "Dataset900_Balls", n_cases=6, broken=(5,))
+    request = Request(
+        dataset=require_labels(open_dataset(dataset)),
+        run=folder / "RUN",
+        recipe=RECIPE,
+        kept=[*KEPT, "case_05"],
+        workspace=folder / "work",
+        intensity_samples=10_000,
+    )
+    rows: list = []
+    outcome = train(request, on_epoch=rows.append)
+    return Trained(folder, request, outcome, rows)
+
+
+def test_the_keep_list_becomes_one_more_fold_and_val_stays(trained):
+    splits = json.loads((trained.folder / "work/nnUNet_preprocessed/Dataset900_Balls/splits_final.json").read_text())
+    assert len(splits) == 6
+    assert splits[5] == {"train": list(trained.outcome.fold.train), "val": splits[0]["val"]}
+    assert set(splits[5]["train"]) == set(splits[0]["train"]) & set(KEPT)
+    assert trained.outcome.fold.dropped == ("case_03",)
+    assert trained.fold.name == "fold_5"
+
+
+def test_a_broken_case_is_left_out_and_said(trained):
+    (problem,) = trained.outcome.problems
+    assert problem.case_id == "case_05"
+    assert "\n" not in problem.error
+    assert "case_05" not in (*trained.outcome.fold.train, *trained.outcome.fold.val)
+
+
+def test_no_scan_is_copied(trained):
+    raw = trained.folder / "work/nnUNet_raw/Dataset900_Balls"
+    assert [path.name for path in raw.iterdir()] == ["dataset.json"]
+
+
+def test_the_log_has_a_line_an_epoch(trained):
+    rows = [json.loads(line) for line in (trained.fold / "training_log.jsonl").read_text().splitlines()]
+    assert rows == trained.rows
+    assert [row["epoch"] for row in rows] == [0, 1]
+    assert rows[0]["lr"] == 0.01
+    assert rows[1]["lr"] == pytest.approx(0.01 * 0.5**0.9)
+    for row in rows:
+        assert set(row["scale"]) == {"organ", "lesion"}
+        for name, scale in row["scale"].items():
+            assert 0 < scale < 1
+            assert 1 / 1.5 < row["class_weight"][name] < 1
+
+
+def test_the_checkpoint_is_a_stock_one(trained):
+    checkpoint = torch.load(trained.outcome.checkpoint, weights_only=True)
+    assert checkpoint["trainer_name"] == "nnUNetTrainer"
+    assert checkpoint["current_epoch"] == 2
+    assert not [name for name in checkpoint["network_weights"] if "noise" in name]
+    assert "auvtool" not in checkpoint["init_args"]["plans"]
+    plans = json.loads((trained.request.run / "plans.json").read_text())
+    assert plans["plans_name"] == "nnUNetPlans_auvtool"
+    assert plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["features_per_stage"][0] == 8
+    own = trained.folder / "work/nnUNet_preprocessed/Dataset900_Balls/nnUNetPlans.json"
+    assert json.loads(own.read_text())["configurations"]["3d_fullres"]["patch_size"] != [32, 32, 32]
+    assert "dataset" not in json.loads((trained.request.run / "dataset.json").read_text())
+
+
+def test_noise_levels_moved_and_meet_the_constraint(trained):
+    noise = read_checkpoint(trained.outcome.checkpoint)[NOISE_KEY]
+    assert tuple(noise["case_ids"]) == tuple(sorted(trained.outcome.fold.train))
+    assert noise["levels"].shape == (3, 2)
+    assert noise["levels"].mean(0).tolist() == pytest.approx([0, 0], abs=1e-5)
+    assert noise["levels"].square().mean(0).tolist() == pytest.approx([1, 1], abs=1e-5)
+    assert {name.rsplit(".", 2)[-2] for name in noise["weights"]} == {"noise"}
+    assert max(value.abs().max() for name, value in noise["weights"].items() if name.endswith("weight")) > 0
+
+
+def test_the_same_request_again_does_nothing(trained):
+    before = trained.outcome.checkpoint.stat().st_mtime_ns
+    assert look_ahead(trained.request).is_resumed
+    again = train(trained.request)
+    assert again.resumed_at == 2
+    assert again.fold == trained.outcome.fold
+    assert trained.outcome.checkpoint.stat().st_mtime_ns == before
+
+
+def test_other_options_are_refused_and_named(trained):
+    with pytest.raises(UsageError, match=r"alpha 0\.5 \(now 0\.25\)"):
+        train(replace(trained.request, recipe=replace(RECIPE, alpha=0.25)))
+    with pytest.raises(UsageError, match="kept"):
+        look_ahead(replace(trained.request, kept=None))
+
+
+def test_a_foreign_folder_is_refused(trained):
+    with pytest.raises(UsageError, match="new folder"):
+        train(replace(trained.request, run=trained.folder / "work"))
+
+
+def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(trained):
+    run = trained.folder / "KILLED"
+    keep = trained.folder / "K.txt"
+    keep.write_text("\n".join([*KEPT, "case_05"]))
+    dataset, work = trained.request.dataset.folder, trained.request.workspace
+    command = ["train", dataset, "--keep", keep, "-o", run, "--workspace", work, *OPTIONS]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "auvtool", *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    fold = run / trained.fold.name
+    deadline = time.monotonic() + 120
+    while not (fold / "training_log.jsonl").exists():
+        assert process.poll() is None, "the training ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    output, _ = process.communicate()
+    assert output == b""
+    assert not (fold / "checkpoint_final.pth").exists()
+    done = read_checkpoint(fold / "checkpoint_latest.pth")["current_epoch"]
+    assert done == 1
+
+    rows: list = []
+    outcome = train(replace(trained.request, run=run), on_epoch=rows.append)
+
+    assert outcome.resumed_at == 1
+    assert [row["epoch"] for row in rows] == [1]
+    assert (fold / "training_log.jsonl").read_bytes() == (trained.fold / "training_log.jsonl").read_bytes()
+    straight, resumed = read_checkpoint(trained.outcome.checkpoint), read_checkpoint(outcome.checkpoint)
+    for key in ("network_weights", "optimizer_state", NOISE_KEY, RUN_KEY, "current_epoch", "_best_ema"):
+        assert_equal(resumed[key], straight[key])
+    assert not (fold / "checkpoint_latest.pth").exists()
+
+
+def assert_equal(found, expected):
+    """Equality of nested containers with tensors in them, bit for bit."""
+    assert type(found) is type(expected)
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            assert_equal(found[key], value)
+    elif isinstance(expected, list | tuple):
+        assert len(found) == len(expected)
+        for left, right in zip(found, expected, strict=True):
+            assert_equal(left, right)
+    elif isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected)
+    else:
+        assert found == expected
+
+
+STOCK = """
+import sys
+sys.modules["auvtool"] = None  # importing it fails
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+if __name__ == "__main__":
+    run, fold, image, output = sys.argv[1:]
+    torch.set_num_threads(1)
+    predictor = nnUNetPredictor(use_mirroring=True, device=torch.device("cpu"), allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(run, (int(fold),), "checkpoint_final.pth")
+    predictor.predict_from_files_sequential([[image]], [output])
+"""
+
+
+def test_stock_nnunet_predicts_without_auvtool_what_predict_does(trained):
+    image = trained.request.dataset.folder / "imagesTr/case_00_0000.nii.gz"
+    stock = trained.folder / "STOCK"
+    stock.mkdir()
+    fold = trained.fold.name.removeprefix("fold_")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("nnUNet")}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", STOCK, trained.request.run, fold, image, stock / "case_00"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment | {"nnUNet_def_n_proc": "1"},
+        cwd=trained.folder,  # not where the package's sources are
+    )
+    assert done.returncode == 0, done.stderr
+
+    from auvtool.prediction import find_checkpoints, find_images, load_model, nnunet_process, predict
+
+    with nnunet_process():
+        model = load_model(
+            trained.request.run, find_checkpoints(trained.request.run, name="checkpoint_final.pth"), mirror=True
+        )
+        cases, problems = find_images(
+            trained.request.dataset.folder / "imagesTr", file_ending=".nii.gz", n_channels=1, case_ids=["case_00"]
+        )
+        result = predict(model, cases, trained.folder / "OURS")
+    assert (result.done, result.failures, problems) == (("case_00",), (), [])
+    expected = sitk.GetArrayFromImage(sitk.ReadImage(str(stock / "case_00.nii.gz")))
+    found = sitk.GetArrayFromImage(sitk.ReadImage(str(trained.folder / "OURS/case_00.nii.gz")))
+    assert np.array_equal(found, expected)
+    assert len(np.unique(found)) > 1
+
+
+def test_plain_loss_is_nnunets_own_and_has_no_noise_head(trained):
+    from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+
+    with trainer_of(trained, replace(RECIPE, loss="plain")) as trainer:
+        assert isinstance(trainer.loss, DeepSupervisionWrapper)
+        assert trainer.noise_levels is None
+        assert len(trainer.optimizer.param_groups) == 1
+        assert not [name for name, _ in trainer.network.named_parameters() if "noise" in name]
+
+
+def test_noise_head_is_a_group_of_its_own_and_changes_no_prediction(trained):
+    with trainer_of(trained, RECIPE) as trainer:
+        stock, noise = trainer.optimizer.param_groups
+        assert (stock["weight_decay"], noise["weight_decay"]) == (3e-5, 0.0)
+        assert [tuple(parameter.shape) for parameter in noise["params"]] == [(2, 8, 1, 1, 1), (2,), (3, 2)]
+        image = torch.randn(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            assert trainer.network.eval()(image)[0].shape[1] == 3
+            training, *lower = trainer.network.train()(image)
+        assert training.shape[1] == 5
+        assert all(output.shape[1] == 3 for output in lower)
+
+
+def test_nan_stops_the_run_and_names_epoch_cases_and_class(trained):
+    with trainer_of(trained, RECIPE) as trainer:
+        batch = {
+            "data": torch.full((2, 1, 32, 32, 32), float("nan")),
+            "target": [torch.ones(2, 1, *(side,) * 3, dtype=torch.int16) for side in (32, 16, 8)],
+            "keys": np.array(["case_01", "case_04"]),
+        }
+        before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+        trainer.network.train()
+        with pytest.raises(InputError, match=r"epoch 0, cases case_01, case_04: .*class organ"):
+            trainer.train_step(batch)
+        assert all(torch.equal(before[name], value) for name, value in trainer.network.state_dict().items())
+
+
+def test_an_edited_split_is_noticed(trained):
+    with trainer_of(trained, RECIPE) as trainer:
+        trainer.expected_split = (["case_01"], ["case_00"])
+        with pytest.raises(InputError, match="cases that this run was started with"):
+            trainer.do_split()
+
+
+class trainer_of:  # noqa: N801  # used like a function
+    """A trainer on the fixture's data, not yet trained."""
+
+    def __init__(self, trained: Trained, recipe: Recipe) -> None:
+        self.trained, self.recipe = trained, recipe
+
+    def __enter__(self):
+        from auvtool.training.captured_output import captured_output
+        from auvtool.training.session import class_names
+        from auvtool.training.workspace import choose_workspace
+
+        request, fold = self.trained.request, self.trained.outcome.fold
+        run = self.trained.folder / f"SCRATCH_{self.recipe.loss}"
+        workspace = choose_workspace(request.dataset, folder=request.workspace, run=run)
+        self.stack = [workspace.environment(augmentation_workers=0), captured_output(self.trained.folder / "log.txt")]
+        for context in self.stack:
+            context.__enter__()
+        from auvtool.training.trainer import OPTIONS_KEY, AuvTrainer
+
+        options = {
+            "recipe": self.recipe.to_dict(),
+            "run": str(run),
+            "train": list(fold.train),
+            "val": list(fold.val),
+            "class_names": class_names(request.dataset),
+        }
+        plans = json.loads((request.run / "plans.json").read_text())
+        dataset_json = json.loads((request.run / "dataset.json").read_text())
+        trainer = AuvTrainer(
+            {**plans, "continue_training": False, OPTIONS_KEY: options},
+            "3d_fullres",
+            fold.number,
+            dataset_json,
+            torch.device("cpu"),
+        )
+        trainer.initialize()
+        return trainer
+
+    def __exit__(self, *error):
+        for context in reversed(self.stack):
+            context.__exit__(None, None, None)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_trains_on_a_gpu(trained):
+    outcome = train(replace(trained.request, run=trained.folder / "GPU", device="cuda", augmentation_workers=0))
+    assert read_checkpoint(outcome.checkpoint)["grad_scaler_state"] is not None
+
+
+# --- checkpoints
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("true",)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
+    torch.save({"network_weights": {}, "init_args": {}, "trainer_name": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(InputError, match="system"):
+        read_checkpoint(tmp_path / "evil.pth")
+
+
+def test_numpy_scalars_of_nnunets_log_are_read_and_written_as_numbers(tmp_path):
+    content = {"network_weights": {"w": torch.ones(2)}, "init_args": {}, "trainer_name": "nnUNetTrainer"}
+    content["logging"] = {"ema": [np.float64(0.5), np.float32(0.25)], "classes": [[np.float32(1.0)]]}
+    torch.save(content, tmp_path / "stock.pth")
+    read = read_checkpoint(tmp_path / "stock.pth")
+    assert read["logging"]["ema"] == [0.5, 0.25]
+    save_checkpoint(tmp_path / "ours.pth", content)
+    plain = torch.load(tmp_path / "ours.pth", weights_only=True)["logging"]  # without any allow-list
+    assert [type(value) for value in plain["ema"]] == [float, float]
+    assert plain["classes"] == [[1.0]]
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 broken"])
+def test_a_broken_checkpoint_is_one_line(tmp_path, content):
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_checkpoint(tmp_path / "x.pth")
+    assert "\n" not in str(caught.value)
+
+
+def test_another_file_of_torch_is_no_checkpoint(tmp_path):
+    torch.save([1, 2], tmp_path / "x.pth")
+    with pytest.raises(InputError, match="checkpoint of nnU-Net"):
+        read_checkpoint(tmp_path / "x.pth")

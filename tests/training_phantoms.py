@@ -1,0 +1,39 @@
+"""A small data set that a small network starts to learn at once: a ball (organ) with a ball in it (lesion)."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from phantoms import truncate, write_volume
+
+SHAPE = (32, 40, 40)
+
+
+def write_balls(folder: Path, *, n_cases: int, broken: tuple[int, ...] = ()) -> Path:
+    """An nnU-Net raw data set `case_00`, ...; the images of cases `broken` are cut off."""
+    for number in range(n_cases):
+        image, label = ball(number)
+        path = write_volume(folder / "imagesTr" / f"case_{number:02d}_0000.nii.gz", image)
+        write_volume(folder / "labelsTr" / f"case_{number:02d}.nii.gz", label)
+        if number in broken:
+            truncate(path)
+    record = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "organ": 1, "lesion": 2},
+        "numTraining": n_cases,
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(record))
+    return folder
+
+
+def ball(number: int):
+    """Image and label (d, h, w) of one case."""
+    generator = np.random.default_rng(number)
+    grid = np.moveaxis(np.indices(SHAPE).astype(float), 0, -1)
+    centre = np.array(SHAPE) / 2 + generator.uniform(-3, 3, 3)
+    label = np.zeros(SHAPE, dtype=np.uint8)
+    label[np.linalg.norm((grid - centre) / (9, 11, 11), axis=-1) < 1] = 1
+    label[np.linalg.norm(grid - centre - 3, axis=-1) < 4] = 2
+    image = 100.0 * (label == 1) + 200.0 * (label == 2) + generator.normal(0, 15, SHAPE)
+    return image.astype(np.float32), label
