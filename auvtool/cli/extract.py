@@ -1,6 +1,164 @@
 """`auvtool extract`."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
-def extract() -> None:
-    """Not built yet."""
-    raise NotImplementedError
+import typer
+
+from auvtool import console
+from auvtool.atomic import is_stream
+from auvtool.cli.options import Device, DryRun, Force, Jobs, KeepGoing
+from auvtool.errors import CasesFailed, UsageError
+
+if TYPE_CHECKING:
+    from auvtool.case_extraction import CaseOutcome
+    from auvtool.extraction_plan import ExtractionPlan
+
+
+def extract(
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="nnU-Net raw data set, or a folder of images.")],
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="F.h5", help="Features file to write.")],
+    labels: Annotated[
+        Path | None, typer.Option("--labels", metavar="DIR", help="Labels; by default those of the data set.")
+    ] = None,
+    extractor: Annotated[
+        Literal["litemedsam", "identity"],
+        typer.Option("--extractor", help="Foundation model; identity: the intensities themselves, a control."),
+    ] = "litemedsam",
+    weights: Annotated[
+        Path | None, typer.Option("--weights", metavar="FILE", help="Another checkpoint of the same network.")
+    ] = None,
+    image_input: Annotated[
+        Literal["raw", "mask"] | None,
+        typer.Option(
+            "--input",
+            help="Intensities as they are, or normalised by the annotated foreground. By default mask, and raw with "
+            "--prompt none.",
+        ),
+    ] = None,
+    prompt: Annotated[
+        Literal["mask-box", "none"],
+        typer.Option("--prompt", help="A box of each class from its label, or none (the decoder's own channels)."),
+    ] = "mask-box",
+    channel: Annotated[int, typer.Option("--channel", min=0, help="Image channel; a model sees one.")] = 0,
+    store: Annotated[
+        Literal["spectrum", "maps", "both"],
+        typer.Option("--store", help="Singular values (kilobytes a case), the maps (gigabytes), or both."),
+    ] = "spectrum",
+    slice_stride: Annotated[
+        int, typer.Option("--slice-stride", min=1, help="Decode every N-th of the slices that carry a class.")
+    ] = 1,
+    max_slices: Annotated[
+        int | None, typer.Option("--max-slices", min=1, help="Decode at most N slices a case, evenly chosen.")
+    ] = None,
+    cases: Annotated[
+        list[str] | None, typer.Option("--cases", metavar="ID", help="Only this case; may be given several times.")
+    ] = None,
+    shard: Annotated[
+        str,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Every N-th case from the I-th on; auto: from SLURM_ARRAY_TASK_ID and _COUNT.",
+        ),
+    ] = "1/1",
+    device: Device = "cpu",
+    jobs: Jobs = 1,
+    keep_going: KeepGoing = True,
+    dry_run: DryRun = False,
+    force: Force = False,
+) -> None:
+    """Run a foundation model over every case and store what its decoded maps are made of.
+
+    For each class that a label names, every slice that carries it is decoded with the box around it as prompt; the
+    singular values of the class's map go to the features file, with the class's mean features, voxel statistics and
+    how well the prompted mask agrees with the label. Finished cases wait in F.h5.parts, so the same command goes on
+    after an interruption. Failed cases are listed in F.h5.failures.csv; the file then holds the others (exit 4).
+
+    \b
+      auvtool extract Dataset004_Hippocampus -o F.h5 -j 4
+      auvtool extract Dataset003_Liver -o F.h5 --max-slices 16          (a CPU's patience)
+      auvtool extract images/ --labels labels/ -o F.h5
+      auvtool extract images/ --prompt none -o F.h5                     (no labels)
+      auvtool extract Dataset003_Liver -o F.2.h5 --shard 2/8            (then auvtool merge F.*.h5 -o F.h5)
+    """
+    if str(output) == "-" or is_stream(output):
+        raise UsageError(f"-o: expected a file, got {output}; HDF5 cannot stream, name a file (-o F.h5)")
+
+    from auvtool.case_extraction import ExtractionSettings
+    from auvtool.dataset import open_dataset
+    from auvtool.extraction import failures_path, run_extraction
+    from auvtool.extraction_plan import map_bytes, parse_shard, plan_extraction
+
+    settings = ExtractionSettings(
+        extractor=extractor,
+        weights=weights,
+        prompt=prompt,
+        input=image_input or ("mask" if prompt == "mask-box" else "raw"),
+        channel=channel,
+        store=store,
+        slice_stride=slice_stride,
+        max_slices=max_slices,
+        device=device,
+    )
+    plan = plan_extraction(
+        open_dataset(dataset, labels=labels),
+        settings,
+        output,
+        case_ids=cases or (),
+        shard=parse_shard(shard),
+        force=force,
+    )
+    _say_plan(plan)
+    if dry_run:
+        size = map_bytes(plan)
+        console.info(f"extract: maps take {'an unknown size' if size is None else f'about {size / 1e9:.2f} GB'}")
+        return
+    with console.progress("extract", len(plan.waiting())) as bar:
+
+        def on_case(outcome: "CaseOutcome") -> None:
+            bar.advance(outcome.case_id)
+            for warning in outcome.warnings:
+                console.warn(warning)
+
+        def on_worker_died(case_ids: list[str]) -> None:
+            console.warn(
+                f"a worker process was killed while {', '.join(case_ids)} were in work; trying them one by one"
+            )
+
+        result = run_extraction(
+            plan, jobs=jobs, keep_going=keep_going, force=force, on_case=on_case, on_worker_died=on_worker_died
+        )
+    if result.n_cases:
+        _write_manifest(plan, dataset, result.n_cases, len(result.failures))
+        console.info(f"extract: {result.n_cases} cases in {output}")
+    if result.failures:
+        console.print_table(result.failures, ("case", "step", "error"), to_stderr=True)
+        written = f"{output} holds the other {result.n_cases}" if result.n_cases else f"{output} is not written"
+        raise CasesFailed(
+            f"{len(result.failures)} of {result.n_cases + len(result.failures)} cases failed "
+            f"({failures_path(output)}); {written}; the same command with --force tries the failed ones again"
+        )
+
+
+def _say_plan(plan: "ExtractionPlan") -> None:
+    names = ", ".join(name for _, name in plan.header.channels[:8]) + (", ..." if len(plan.header.channels) > 8 else "")
+    console.info(
+        f"extract: {len(plan.dataset.cases)} cases of {plan.dataset.name} ({names}) through {plan.header.extractor}, "
+        f"input {plan.header.input}, prompt {plan.header.prompt}; {len(plan.finished)} done before, "
+        f"{len(plan.problems)} not usable"
+    )
+
+
+def _write_manifest(plan: "ExtractionPlan", folder: Path, n_cases: int, n_failed: int) -> None:
+    from auvtool.manifest import write_manifest
+
+    write_manifest(
+        plan.output,
+        command="extract",
+        options=vars(plan.settings),
+        inputs=[folder],
+        counts={"cases": n_cases, "failed": n_failed, "resumed": len(plan.finished)},
+        model_sha256=plan.header.weights_sha256,
+    )

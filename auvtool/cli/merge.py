@@ -1,6 +1,55 @@
 """`auvtool merge`."""
 
+from pathlib import Path
+from typing import Annotated
 
-def merge() -> None:
-    """Not built yet."""
-    raise NotImplementedError
+import typer
+
+from auvtool import console
+from auvtool.atomic import is_stream, refuse_existing
+from auvtool.cli.options import Force, Format
+from auvtool.errors import UsageError
+from auvtool.tables import STANDARD_STREAM, check_output, write_table
+
+
+def merge(
+    files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Feature files, or tables of one kind.")],
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write; tables also to '-'.")],
+    table_format: Format = None,
+    force: Force = False,
+) -> None:
+    """Join the feature files of shards, or tables of metrics, failures or keep lists.
+
+    Feature files must come from one data set, model and set of options. A case may stand in two of them only if both
+    hold the same numbers. The result does not depend on how the cases were divided. Scores are not joined: AUV is
+    relative to the cases that were scored together, so merge features and score the result.
+
+    \b
+      auvtool merge F.*.h5 -o F.h5
+      auvtool merge fold*/M.csv -o M.csv
+    """
+    if all(path.suffix.lower() not in {".h5", ".hdf5"} for path in files):
+        _merge_tables(files, output, table_format, force=force)
+        return
+    if output == STANDARD_STREAM or is_stream(output):
+        raise UsageError(f"-o: expected a file, got {output}; HDF5 cannot stream, name a file (-o F.h5)")
+    refuse_existing(output, force=force)
+
+    from auvtool.manifest import write_manifest
+    from auvtool.merging import merge_features
+
+    n_cases, header = merge_features(files, output, force=force)
+    counts = {"cases": n_cases, "files": len(files)}
+    write_manifest(output, command="merge", options={}, inputs=files, counts=counts, model_sha256=header.weights_sha256)
+    console.info(f"merge: {n_cases} cases of {len(files)} files in {output}")
+
+
+def _merge_tables(files: list[Path], output: Path, table_format: str | None, *, force: bool) -> None:
+    check_output(output, requested=table_format, force=force)
+
+    from auvtool.merging import merge_tables
+
+    rows, schema = merge_tables(files)
+    write_table(rows, schema, output, requested=table_format, force=force)
+    console.info(f"merge: {len(rows)} rows ({schema.name}) of {len(files)} files")

@@ -1,0 +1,163 @@
+"""One case through an extractor to its shard."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from auvtool.dataset import Case, Dataset
+from auvtool.errors import AuvtoolError, InputError, OutputError, one_line
+from auvtool.extractors import DecodedChannel, Extractor, ModelInput, Prompt, extractor_facts, load_extractor
+from auvtool.feature_store import FeatureHeader, group_name
+from auvtool.feature_writer import case_shard
+from auvtool.measurement import ChannelRegion, choose_slices, measure_case
+from auvtool.normalize import InputMode, normalize
+from auvtool.volume import read_case
+
+Store: TypeAlias = Literal["spectrum", "maps", "both"]
+
+
+@dataclass(frozen=True)
+class ExtractionSettings:
+    """The options of `auvtool extract` that change a number, and the device."""
+
+    extractor: str = "litemedsam"
+    weights: Path | None = None
+    prompt: Prompt = "mask-box"
+    input: InputMode = "mask"
+    channel: int = 0
+    store: Store = "spectrum"
+    slice_stride: int = 1
+    max_slices: int | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class CaseTask:
+    """What is the same for every case of a run, without its list of cases: it goes to each worker with each case."""
+
+    dataset: Dataset
+    settings: ExtractionSettings
+    header: FeatureHeader
+    parts: Path
+
+
+@dataclass(frozen=True)
+class CaseOutcome:
+    """How a case ended: `error` None when its shard is written; `fatal` when no other case can do better."""
+
+    case_id: str
+    error: AuvtoolError | None = None
+    fatal: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+def shard_path(parts: Path, case_id: str) -> Path:
+    """Where the shard of a case lies in the folder of a run's shards."""
+    return parts / f"{group_name(case_id)}.h5"
+
+
+def input_state(case: Case) -> str:
+    """Names, sizes and times of a case's files: a shard of files that have changed since is made again."""
+    files = (*case.images, *([case.label] if case.label else []))
+    states = [(path.name, path.stat()) for path in files if path.is_file()]
+    return "; ".join(f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states)
+
+
+def extract_case(case: Case, task: CaseTask, extractor: Extractor) -> tuple[str, ...]:
+    """Write the shard of one case.
+
+    Returns:
+        Warnings about its files.
+
+    Raises:
+        InputError: its files are not as they should be.
+        OutputError: the disk is full.
+        ValueError: the decoded map holds a NaN.
+    """
+    settings, dataset = task.settings, task.dataset
+    prompted = settings.prompt == "mask-box"
+    inputs = input_state(case)
+    needs_label = prompted or settings.input == "mask"
+    volume = read_case(case if needs_label else replace(case, label=None), dataset)
+    label = volume.label
+    classes = dataset.classes if prompted else ()
+    image = volume.image[settings.channel]
+    slices = choose_slices(
+        label if prompted else None,
+        classes,
+        volume.geometry.shape[0],
+        stride=settings.slice_stride,
+        limit=settings.max_slices,
+    )
+    if len(slices) or not prompted:  # an empty label has no foreground to normalise by, and nothing to decode
+        image = _normalised(image, label, dataset, settings.input, case)
+    model_input = ModelInput(image, label if prompted else None, classes, slices)
+    regions = [ChannelRegion(image, label, one) for one in classes] or [
+        ChannelRegion(image, None, None) for _ in task.header.channels
+    ]
+    with case_shard(shard_path(task.parts, case.case_id), task.header, case.case_id, inputs=inputs) as writer:
+
+        def keep_map(class_id: int, channel: DecodedChannel) -> None:
+            if settings.store != "spectrum" and channel.logits is not None:
+                writer.add_map(class_id, channel.logits, channel.slices)
+
+        features = measure_case(
+            case.case_id,
+            task.header.channels,
+            extractor.decode(model_input),
+            iter(regions),
+            volume.geometry,
+            n_features=extractor_facts(settings.extractor).n_features,
+            with_spectra=settings.store != "maps",
+            keep_map=keep_map,
+        )
+        writer.finish(features)
+    return volume.warnings
+
+
+_loaded: dict[ExtractionSettings, Extractor] = {}  # a process loads its model once
+
+
+def work_on_case(case: Case, *, task: CaseTask) -> CaseOutcome:
+    """A case in a worker: errors are returned, so that one bad case never ends the run."""
+    try:
+        if task.settings not in _loaded:
+            if task.settings.extractor != "identity":
+                import torch
+
+                torch.set_num_threads(1)
+            _loaded[task.settings] = load_extractor(
+                task.settings.extractor, weights=task.settings.weights, device=task.settings.device
+            )
+    except AuvtoolError as error:
+        return CaseOutcome(case.case_id, error, fatal=True)
+    try:
+        warnings = extract_case(case, task, _loaded[task.settings])
+    except OutputError as error:
+        return CaseOutcome(case.case_id, error, fatal=True)
+    except AuvtoolError as error:
+        return CaseOutcome(case.case_id, error)
+    except Exception as error:  # becomes this case's row of the failure table
+        return CaseOutcome(case.case_id, not_extracted(case.case_id, f"{type(error).__name__}: {one_line(error)}"))
+    return CaseOutcome(case.case_id, warnings=warnings)
+
+
+def not_extracted(case_id: str, found: str, cure: str = "look at the case, or leave it out") -> InputError:
+    """The error of a case for a reason that no reader foresaw."""
+    return InputError(case_id, expected="a case that can be extracted", found=f"'{found}'", cure=cure)
+
+
+def _normalised(
+    image: np.ndarray, label: np.ndarray | None, dataset: Dataset, mode: InputMode, case: Case
+) -> np.ndarray:
+    try:
+        return normalize(image, label, mode, ignore_label=dataset.ignore_label)
+    except ValueError as error:
+        raise InputError(
+            case.label or case.case_id,
+            expected="a label with foreground to normalise by",
+            found=f"'{one_line(error)}'",
+            cure="use --input raw, or leave the case out",
+        ) from error

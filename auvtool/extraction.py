@@ -1,0 +1,113 @@
+"""An extractor run over a data set: one shard a case, resumed by case, joined to one file at the end."""
+
+import shutil
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from auvtool.case_extraction import CaseOutcome, not_extracted, shard_path, work_on_case
+from auvtool.dataset import Case
+from auvtool.errors import InputError
+from auvtool.extraction_plan import ExtractionPlan, check_space
+from auvtool.feature_writer import assemble
+from auvtool.schema import FAILURES, Row
+from auvtool.tables import write_table
+from auvtool.worker_pool import WorkerDied, run_in_workers
+
+
+@dataclass(frozen=True)
+class ExtractionResult:
+    """Counts of a finished run, and its failed cases (rows of the FAILURES table)."""
+
+    n_cases: int
+    n_resumed: int
+    failures: tuple[Row, ...]
+
+
+def failures_path(output: Path) -> Path:
+    """The table of failed cases beside a feature file."""
+    return output.with_name(output.name + ".failures.csv")
+
+
+def run_extraction(
+    plan: ExtractionPlan,
+    *,
+    jobs: int = 1,
+    keep_going: bool = True,
+    force: bool = False,
+    on_case: Callable[[CaseOutcome], None] = lambda outcome: None,
+    on_worker_died: Callable[[list[str]], None] = lambda case_ids: None,
+) -> ExtractionResult:
+    """Extract what is waiting, then join the shards to the output.
+
+    With failed cases the output holds the others, the failures stand in `failures_path`, and the shards stay, so that
+    the same command does the failed cases only.
+
+    Args:
+        plan: from `plan_extraction`.
+        jobs: worker processes; 1 works in this one.
+        keep_going: go on after a failed case.
+        force: replace an existing output.
+        on_case: told of each case as it ends.
+        on_worker_died: told which cases were in work when the system killed a worker.
+
+    Raises:
+        AuvtoolError: a case failed and `keep_going` is off, the disk is full, or the model cannot be loaded.
+    """
+    check_space(plan)
+    plan.parts.mkdir(exist_ok=True)
+    failures = [_failure(problem.case_id, "read", problem.error) for problem in plan.problems]
+    if failures and not keep_going:
+        raise InputError(
+            plan.problems[0].case_id,
+            expected="a usable case",
+            found=f"'{plan.problems[0].error}'",
+            cure="leave it out, or run with --keep-going",
+        )
+    with closing(_outcomes(plan, jobs, on_worker_died)) as outcomes:
+        for outcome in outcomes:
+            if outcome.error is not None:
+                if outcome.fatal or not keep_going:
+                    raise outcome.error
+                failures.append(_failure(outcome.case_id, "extract", str(outcome.error)))
+            on_case(outcome)
+    failed = {row["case"] for row in failures}
+    sources = {
+        case.case_id: shard_path(plan.parts, case.case_id) for case in plan.dataset.cases if case.case_id not in failed
+    }
+    failures.sort(key=lambda row: str(row["case"]))
+    if failures:
+        write_table(failures, FAILURES, failures_path(plan.output), force=True)
+    else:
+        failures_path(plan.output).unlink(missing_ok=True)  # of an earlier run
+    if sources:
+        assemble(sources, plan.output, plan.header, force=force)
+    if not failures:
+        shutil.rmtree(plan.parts)
+    return ExtractionResult(len(sources), len(plan.finished), tuple(failures))
+
+
+def _outcomes(
+    plan: ExtractionPlan, jobs: int, on_worker_died: Callable[[list[str]], None]
+) -> Generator[CaseOutcome, None, None]:
+    waiting, work = plan.waiting(), partial(work_on_case, task=plan.task)
+    if jobs == 1 or len(waiting) < 2:
+        yield from map(work, waiting)
+        return
+
+    def died(cases: list[Case]) -> None:
+        on_worker_died([case.case_id for case in cases])
+
+    with closing(run_in_workers(work, waiting, jobs=min(jobs, len(waiting)), on_worker_died=died)) as results:
+        for case, result in results:
+            if isinstance(result, WorkerDied):
+                reason, cure = "its worker process was killed", "is memory short? use fewer --jobs"
+                yield CaseOutcome(case.case_id, not_extracted(case.case_id, reason, cure))
+            else:
+                yield result
+
+
+def _failure(case_id: str, step: str, error: str) -> Row:
+    return {"case": case_id, "class_id": None, "class_name": "all", "step": step, "error": error}

@@ -1,0 +1,209 @@
+"""What a run of an extractor over a data set will do: cases, shards that are there already, disk space."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from auvtool.atomic import refuse_existing
+from auvtool.case_extraction import CaseTask, ExtractionSettings, input_state, shard_path
+from auvtool.dataset import Case, CaseProblem, Dataset, require_labels
+from auvtool.errors import InputError, OutputError, UsageError
+from auvtool.extractors import extractor_facts
+from auvtool.extractors.weights import find_weights, version_of
+from auvtool.feature_store import FeatureHeader
+from auvtool.feature_writer import refuse_stream, shard_is_complete
+from auvtool.volume import read_case
+
+
+@dataclass(frozen=True)
+class ExtractionPlan:
+    """What a run will do.
+
+    Attributes:
+        dataset: its cases are those that can be extracted.
+        header: of the feature file.
+        finished: cases whose shards are there from an earlier run.
+        problems: cases that cannot be extracted.
+    """
+
+    dataset: Dataset
+    settings: ExtractionSettings
+    output: Path
+    header: FeatureHeader
+    finished: frozenset[str]
+    problems: tuple[CaseProblem, ...]
+
+    @property
+    def parts(self) -> Path:
+        """Folder of the shards."""
+        return parts_folder(self.output)
+
+    @property
+    def task(self) -> CaseTask:
+        """What a worker needs beside its case."""
+        return CaseTask(replace(self.dataset, cases=(), problems=()), self.settings, self.header, self.parts)
+
+    def waiting(self) -> list[Case]:
+        """Cases still to be extracted."""
+        return [case for case in self.dataset.cases if case.case_id not in self.finished]
+
+
+def parts_folder(output: Path) -> Path:
+    """Folder of the finished cases of an unfinished run."""
+    return output.with_name(output.name + ".parts")
+
+
+def plan_extraction(
+    dataset: Dataset,
+    settings: ExtractionSettings,
+    output: Path,
+    *,
+    case_ids: Sequence[str] = (),
+    shard: tuple[int, int] = (1, 1),
+    force: bool = False,
+) -> ExtractionPlan:
+    """What is to be done, checked as far as it can be without reading an image.
+
+    Args:
+        dataset: the cases.
+        settings: how.
+        output: the feature file.
+        case_ids: only these; all when empty.
+        shard: (i, n), 1-based: every n-th case from the i-th on.
+        force: `output` may exist.
+
+    Raises:
+        UsageError: options that do not fit each other, the data set or this machine, or an output that is in the way.
+        InputError: no case has a label but prompts need one, or the weights are not there.
+    """
+    refuse_stream(output)
+    refuse_existing(output, force=force)
+    facts = extractor_facts(settings.extractor)
+    _check_channel(dataset, settings)
+    problems = dataset.problems
+    if settings.prompt == "mask-box" or settings.input == "mask":
+        dataset = require_labels(dataset)
+        problems = dataset.problems
+    if settings.prompt == "mask-box":
+        channels = tuple((one.class_id, one.name) for one in dataset.classes)
+    else:
+        channels = tuple(enumerate(facts.channels_without_prompt, start=1))
+    weights = find_weights(facts, settings.weights)
+    header = FeatureHeader(
+        extractor=settings.extractor,
+        extractor_version=version_of(facts),
+        weights_sha256=None if weights is None else weights.sha256,
+        prompt=settings.prompt,
+        input=settings.input,
+        dataset=dataset.name,
+        channels=channels,
+        options={name: asdict(settings)[name] for name in ("channel", "store", "slice_stride", "max_slices")},
+    )
+    dataset, problems = _selected(dataset, problems, case_ids, shard)
+    parts = parts_folder(output)
+    finished = frozenset(
+        case.case_id
+        for case in dataset.cases
+        if shard_is_complete(shard_path(parts, case.case_id), header, case.case_id, inputs=input_state(case))
+    )
+    return ExtractionPlan(dataset, settings, output, header, finished, problems)
+
+
+def map_bytes(plan: ExtractionPlan) -> int | None:
+    """Bytes that the maps of all waiting cases will take, estimated from three of them; 0 if none are stored.
+
+    None where none of the three can be read.
+    """
+    if plan.settings.store == "spectrum":
+        return 0
+    waiting = plan.waiting()
+    sizes = []
+    for case in waiting[:: max(1, len(waiting) // 3)][:3]:
+        try:
+            volume = read_case(case, plan.dataset)
+        except InputError:
+            continue
+        d, h, w = volume.geometry.shape
+        if plan.settings.prompt == "none":
+            n_maps = d * len(plan.header.channels)
+        elif volume.label is not None:
+            n_maps = sum(int(np.isin(volume.label, one.labels).any(axis=(1, 2)).sum()) for one in plan.dataset.classes)
+        else:
+            n_maps = 0
+        limit = plan.settings.max_slices or d
+        n_maps = min(-(-n_maps // plan.settings.slice_stride), limit * len(plan.header.channels))
+        # Foundation models decode on a grid of 256, the identity on the volume's own.
+        grid = max(256, h, w) if plan.settings.extractor == "identity" else 256
+        sizes.append(4 * n_maps * (h * grid // max(h, w)) * (w * grid // max(h, w)))
+    return None if waiting and not sizes else max(sizes, default=0) * len(waiting)
+
+
+def check_space(plan: ExtractionPlan) -> None:
+    """Raise OutputError if the disk is too small for the maps that are to be stored."""
+    needed = map_bytes(plan)
+    if not needed:
+        return
+    free = shutil.disk_usage(plan.output.parent).free
+    if 2 * needed > free:  # the shards, and the file they are joined to
+        raise OutputError(
+            f"{plan.output}: expected about {2 * needed / 1e9:.1f} GB of free disk for the maps, got {free / 1e9:.1f} "
+            "GB; use --store spectrum, --slice-stride or another disk"
+        )
+
+
+def _shard_from_environment() -> tuple[int, int]:
+    """(i, n), 1-based, of a SLURM array task, else of RANK and WORLD_SIZE.
+
+    Raises:
+        UsageError: neither is set.
+    """
+    environment = os.environ
+    if "SLURM_ARRAY_TASK_ID" in environment and "SLURM_ARRAY_TASK_COUNT" in environment:
+        first, step = (
+            int(environment.get("SLURM_ARRAY_TASK_MIN", "0")),
+            int(environment.get("SLURM_ARRAY_TASK_STEP", "1")),
+        )
+        index = (int(environment["SLURM_ARRAY_TASK_ID"]) - first) // step
+        return index + 1, int(environment["SLURM_ARRAY_TASK_COUNT"])
+    if "RANK" in environment and "WORLD_SIZE" in environment:
+        return int(environment["RANK"]) + 1, int(environment["WORLD_SIZE"])
+    raise UsageError("--shard: expected SLURM_ARRAY_TASK_ID and _COUNT, or RANK and WORLD_SIZE, got neither; give I/N")
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """(i, n) of "I/N" with 1 <= I <= N, or of "auto" from the environment.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text == "auto":
+        return _shard_from_environment()
+    index, slash, count = text.partition("/")
+    if slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count):
+        return int(index), int(count)
+    raise UsageError(f"--shard: expected I/N with 1 <= I <= N, or auto, got {text}; for example 2/8")
+
+
+def _check_channel(dataset: Dataset, settings: ExtractionSettings) -> None:
+    if settings.channel >= len(dataset.channel_names):
+        names = ", ".join(f"{number} {name}" for number, name in enumerate(dataset.channel_names))
+        raise UsageError(f"--channel: expected one of {names}, got {settings.channel}; choose one of them")
+
+
+def _selected(
+    dataset: Dataset, problems: tuple[CaseProblem, ...], case_ids: Sequence[str], shard: tuple[int, int]
+) -> tuple[Dataset, tuple[CaseProblem, ...]]:
+    everything = sorted({case.case_id for case in dataset.cases} | {problem.case_id for problem in problems})
+    unknown = sorted(set(case_ids) - set(everything))
+    if unknown:
+        raise UsageError(f"--cases: expected case ids of {dataset.folder}, got {', '.join(unknown)}; check them")
+    index, count = shard
+    chosen = set([case_id for case_id in everything if not case_ids or case_id in case_ids][index - 1 :: count])
+    if not chosen:
+        raise UsageError(f"--shard: expected at most as many shards as cases, got {index}/{count}; use fewer")
+    cases = tuple(case for case in dataset.cases if case.case_id in chosen)
+    return replace(dataset, cases=cases), tuple(problem for problem in problems if problem.case_id in chosen)

@@ -1,0 +1,152 @@
+"""What is kept of a case: numbers of each decoded channel, taken while its map is in memory."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Integer
+from scipy.special import expit
+
+from auvtool.arrays import LabelMap, Volume
+from auvtool.dataset_json import SemanticClass
+from auvtool.extractors import DecodedChannel
+from auvtool.feature_store import MAP_KINDS, CaseFeatures, Status
+from auvtool.spectrum import CENTERINGS, UNFOLDINGS, map_spectra
+from auvtool.volume import Geometry
+
+STATISTIC_NAMES = ("n", "mean", "std", "min", "p01", "p50", "p99", "max", "probability_entropy")
+
+
+@dataclass(frozen=True)
+class ChannelRegion:
+    """Where the input image is measured for a channel: the class region; None without prompts: the whole volume."""
+
+    image: Volume
+    label: LabelMap | None
+    semantic_class: SemanticClass | None
+
+    def values(self) -> Float[np.ndarray, " voxel"]:
+        if self.label is None or self.semantic_class is None:
+            return self.image.ravel()
+        inside: np.ndarray = self.image[np.isin(self.label, self.semantic_class.labels)]
+        return inside
+
+
+def measure_case(
+    case_id: str,
+    channels: tuple[tuple[int, str], ...],
+    decoded: Iterator[DecodedChannel],
+    regions: Iterator[ChannelRegion],
+    geometry: Geometry,
+    *,
+    n_features: int,
+    with_spectra: bool,
+    keep_map: Callable[[int, DecodedChannel], None],
+) -> CaseFeatures:
+    """The features of one case (see `CaseFeatures` for each of them).
+
+    Args:
+        case_id: the case.
+        channels: (class id, name) in the order of `decoded` and `regions`.
+        decoded: the extractor's channels; each is dropped before the next is asked for.
+        regions: where the input image is measured for each channel.
+        geometry: of the volume.
+        n_features: width of `class_features`.
+        with_spectra: whether to compute singular values.
+        keep_map: called with the class id and each channel that has a map.
+
+    Raises:
+        ValueError: a map holds a NaN or an infinity.
+    """
+    n = len(channels)
+    spectra = {
+        (kind, unfolding, c): [np.empty(0)] * n for kind in MAP_KINDS for unfolding in UNFOLDINGS for c in CENTERINGS
+    }
+    channel_spectra = {centering: np.full((n, n_features), np.nan) for centering in CENTERINGS}
+    status: list[Status] = []
+    n_slices, n_voxels = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+    class_features = np.full((n, n_features), np.nan, dtype=np.float32)
+    statistics = np.full((n, len(STATISTIC_NAMES)), np.nan)
+    agreement = np.full((n, 3), np.nan)
+    for index, ((class_id, name), channel, region) in enumerate(zip(channels, decoded, regions, strict=True)):
+        values = region.values()
+        n_voxels[index] = values.size
+        statistics[index, :-1] = voxel_statistics(values)
+        if channel.logits is None:
+            status.append("absent")
+            continue
+        if not np.isfinite(channel.logits).all():
+            raise ValueError(f"the decoded map of class {class_id} ({name}) holds a NaN or an infinity")
+        status.append("flat" if np.ptp(channel.logits) == 0 else "ok")
+        n_slices[index] = len(channel.slices)
+        statistics[index, -1] = mean_entropy(channel.logits, channel.region)
+        class_features[index] = channel.features.mean()
+        agreement[index] = channel.agreement
+        keep_map(class_id, channel)
+        if with_spectra:
+            maps = {"logits": channel.logits, "probabilities": expit(channel.logits)}
+            for kind in MAP_KINDS:
+                for (unfolding, centering), singular_values in map_spectra(maps[kind]).items():
+                    spectra[kind, unfolding, centering][index] = singular_values
+            for centering in CENTERINGS:
+                channel_spectra[centering][index] = channel.features.spectrum(centering)
+    return CaseFeatures(
+        case_id=case_id,
+        class_ids=tuple(class_id for class_id, _ in channels),
+        class_names=tuple(name for _, name in channels),
+        status=tuple(status),
+        n_slices=n_slices,
+        n_voxels=n_voxels,
+        volume_ml=n_voxels * geometry.voxel_ml,
+        spectra=spectra if with_spectra else {},
+        channel_spectra=channel_spectra if with_spectra else {},
+        class_features=class_features,
+        voxel_statistics=statistics,
+        statistic_names=STATISTIC_NAMES,
+        agreement=agreement,
+        shape=geometry.shape,
+        spacing_mm=geometry.spacing_mm,
+        slice_axis=geometry.slice_axis,
+    )
+
+
+def voxel_statistics(values: Float[np.ndarray, " voxel"]) -> Float[np.ndarray, " statistic"]:
+    """Number, mean, population standard deviation, minimum, percentiles 1, 50, 99 and maximum; nan without voxels."""
+    if not values.size:
+        return np.array([0.0, *[np.nan] * 7])
+    p01, p50, p99 = np.percentile(values, (1, 50, 99))
+    mean, std = values.mean(dtype=np.float64), values.std(dtype=np.float64)
+    return np.array([values.size, mean, std, values.min(), p01, p50, p99, values.max()], dtype=np.float64)
+
+
+def mean_entropy(logits: Volume, region: Bool[np.ndarray, "d h w"] | None) -> float:
+    """Mean entropy in nats, [0, log 2], of the probability sigmoid(logit) of each voxel in the region."""
+    inside = (logits if region is None else logits[region]).astype(np.float64)
+    # H(p) = log(1 + exp(z)) - z p, without the logarithm of a probability that has rounded to 0 or 1.
+    return float((np.logaddexp(0.0, inside) - inside * expit(inside)).mean())
+
+
+def choose_slices(
+    label: LabelMap | None, classes: tuple[SemanticClass, ...], n_slices: int, *, stride: int, limit: int | None
+) -> Integer[np.ndarray, " slice"]:
+    """Slices to decode: those that carry a class (without a label: all), every `stride`-th, at most `limit`, evenly.
+
+    A class that falls out of this choice gets its largest slice; `limit` may be exceeded by the number of such classes.
+    """
+    if label is None:
+        return thin_out(np.arange(n_slices), stride=stride, limit=limit)
+    areas = [np.isin(label, one.labels).sum(axis=(1, 2)) for one in classes]
+    carrying = np.flatnonzero(np.sum(areas, axis=0)) if areas else np.empty(0, dtype=np.int64)
+    chosen = set(thin_out(carrying, stride=stride, limit=limit).tolist())
+    for area in areas:
+        if area.any() and not any(area[index] for index in chosen):
+            chosen.add(int(np.argmax(area)))
+    return np.array(sorted(chosen), dtype=np.int64)
+
+
+def thin_out(slices: Integer[np.ndarray, " slice"], *, stride: int, limit: int | None) -> Integer[np.ndarray, " kept"]:
+    """Every `stride`-th of `slices`, of these at most `limit` at even distances, around the middle."""
+    kept = slices[(len(slices) - 1) % stride // 2 :: stride]
+    if limit is None or len(kept) <= limit:
+        return kept
+    return kept[((np.arange(limit) + 0.5) * len(kept) / limit).astype(np.int64)]
