@@ -46,12 +46,12 @@ def atomic_path(path: Path, *, force: bool) -> Iterator[Path]:
     """
     refuse_existing(path, force=force)
     if is_stream(path):
-        with _as_output_error(path):
+        with as_output_error(path):
             yield path
         return
     temporary = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
     try:
-        with _as_output_error(path):
+        with as_output_error(path):
             yield temporary
             _flush_to_disk(temporary)
             temporary.replace(path)
@@ -67,7 +67,12 @@ def write_text(path: Path, text: str, *, force: bool) -> None:
 
 
 @contextmanager
-def _as_output_error(path: Path) -> Iterator[None]:
+def as_output_error(path: Path | str) -> Iterator[None]:
+    """Turn what the system says of a failed write into one clear line; a closed pipe passes as it is.
+
+    Raises:
+        OutputError: the block could not write to `path`.
+    """
     try:
         yield
     except BrokenPipeError:

@@ -52,7 +52,7 @@ class InputError(AuvtoolError):
 class OutputError(AuvtoolError):
     """An output cannot be written (it exists, the disk is full, the folder is read-only)."""
 
-    exit_code = ExitCode.INVALID_INPUT
+    exit_code = ExitCode.UNEXPECTED
 
 
 class CasesFailed(AuvtoolError):

@@ -58,7 +58,9 @@ def read_keep_list(path: Path) -> KeepList:
     if twice:
         raise InputError(where, expected="every case once", found=f"{twice[0]} twice", cure="correct the keep list")
     if not kept:
-        raise InputError(where, expected="at least one case to keep", found="none", cure="filter with a larger -q")
+        raise InputError(
+            where, expected="at least one case to keep", found="none", cure="filter with a larger --quantile"
+        )
     return KeepList(kept, dropped)
 
 
@@ -129,7 +131,7 @@ def refuse_lost_class(presence: Mapping[str, frozenset[str]], before: frozenset[
             "filter",
             expected="a training case left for every class",
             found=f"none for {', '.join(lost)}",
-            cure="use a larger -q, or --per-class union",
+            cure="use a larger --quantile, or --per-class union",
         )
 
 

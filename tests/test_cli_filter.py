@@ -51,7 +51,7 @@ def scores(tmp_path):
 
 
 def test_keep_list_with_manifest(scores, tmp_path):
-    done = auvtool("filter", scores, "-q", "0.8", "-o", tmp_path / "K.csv")
+    done = auvtool("filter", scores, "--quantile", "0.8", "-o", tmp_path / "K.csv")
     assert (done.returncode, done.stdout) == (0, "")
     assert read_keep_list(tmp_path / "K.csv").dropped == {"case_09"}
     assert "filter: 9 of 10 cases kept, 1 dropped" in done.stderr
@@ -74,7 +74,7 @@ def test_full_disk(scores, options):
 
 
 def test_pipe_in_and_out():
-    done = auvtool("filter", "-", "-q", "0.8", stdin=scores_text("jsonl"))
+    done = auvtool("filter", "-", "--quantile", "0.8", stdin=scores_text("jsonl"))
     assert done.returncode == 0
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert list(rows[0]) == KEEP_LIST.column_names()
@@ -84,14 +84,14 @@ def test_pipe_in_and_out():
 
 
 def test_ids(scores):
-    done = auvtool("filter", scores, "-q", "0.5", "--ids", "--quiet")
+    done = auvtool("filter", scores, "--quantile", "0.5", "--ids", "--quiet")
     assert done.stdout.split() == [f"case_0{number}" for number in range(6)]
     assert done.stderr == ""
 
 
 def test_per_class(scores):
     done = auvtool(
-        "filter", scores, "-q", "0.8", "--per-class", "intersection", "--classes", "small", "--format", "jsonl"
+        "filter", scores, "--quantile", "0.8", "--per-class", "intersection", "--classes", "small", "--format", "jsonl"
     )
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert rows[9]["reason"] == "small AUV 1 above 0.8"
@@ -105,12 +105,14 @@ def test_appended_fold_prints_its_number(scores, tmp_path):
     cases = [f"case_{number:02d}" for number in range(10)]
     fold = {"train": [*cases[:8], "case_09"], "val": ["case_08"]}
     splits.write_text(json.dumps([fold]))
-    dry = auvtool("filter", scores, "-q", "0.7", "--append-fold", splits, "--dry-run")
+    dry = auvtool("filter", scores, "--quantile", "0.7", "--append-fold", splits, "--dry-run")
     assert (dry.returncode, dry.stdout) == (0, "")
     assert "fold 1 would be appended" in dry.stderr
     assert json.loads(splits.read_text()) == [fold]
     for again in (False, True):
-        done = auvtool("filter", scores, "-q", "0.7", "--append-fold", splits, "-o", tmp_path / "K.csv", "--force")
+        done = auvtool(
+            "filter", scores, "--quantile", "0.7", "--append-fold", splits, "-o", tmp_path / "K.csv", "--force"
+        )
         assert (done.returncode, done.stdout) == (0, "1\n")
         assert "1 validation cases are not dropped (case_08)" in done.stderr
         assert ("found (it is there already)" in done.stderr) == again
@@ -121,10 +123,10 @@ def test_new_dataset_by_reference(tmp_path):
     source = write_raw_dataset(tmp_path / "Dataset001_All", n_cases=10)
     (tmp_path / "S.csv").write_text(scores_text())
     options = ("--new-dataset", "Dataset101_Kept", "--by-reference", "--dataset", source.name)
-    dry = auvtool("filter", "S.csv", "-q", "0.8", *options, "--dry-run", cwd=tmp_path)
+    dry = auvtool("filter", "S.csv", "--quantile", "0.8", *options, "--dry-run", cwd=tmp_path)
     assert dry.returncode == 0
     assert not (tmp_path / "Dataset101_Kept").exists()
-    done = auvtool("filter", "S.csv", "-q", "0.8", *options, "--ids", cwd=tmp_path)
+    done = auvtool("filter", "S.csv", "--quantile", "0.8", *options, "--ids", cwd=tmp_path)
     assert done.returncode == 0
     assert "Dataset101_Kept written: 9 cases by reference" in done.stderr
     assert [case.case_id for case in open_dataset(tmp_path / "Dataset101_Kept").cases] == done.stdout.split()
@@ -134,10 +136,10 @@ def test_a_class_is_not_lost_and_nothing_is_written(tmp_path):
     splits = tmp_path / "splits_final.json"
     splits.write_text('[{"train": ["case_00", "case_09"], "val": []}]')
     (tmp_path / "S.csv").write_text(scores_text(small_only_in="case_09"))
-    done = auvtool("filter", tmp_path / "S.csv", "-o", tmp_path / "K.csv", "--append-fold", splits, "-q", "0.8")
+    done = auvtool("filter", tmp_path / "S.csv", "-o", tmp_path / "K.csv", "--append-fold", splits, "--quantile", "0.8")
     assert done.returncode == ExitCode.INVALID_INPUT
     assert done.stderr.count("\n") == 1
-    assert "expected a training case left for every class, got none for small; use a larger -q" in done.stderr
+    assert "expected a training case left for every class, got none for small; use a larger --quantile" in done.stderr
     assert not (tmp_path / "K.csv").exists()
     assert len(json.loads(splits.read_text())) == 1
 
@@ -148,8 +150,8 @@ def test_a_class_is_not_lost_in_the_fold_alone(tmp_path):
     splits.write_text('[{"train": ["case_00", "case_09"], "val": ["case_01"]}]')
     text = scores_text(small_only_in="case_09").replace("case_01,2,small,absent,,,", "case_01,2,small,ok,,0.2,")
     (tmp_path / "S.csv").write_text(text)
-    assert auvtool("filter", tmp_path / "S.csv", "-q", "0.8", "--ids").returncode == 0
-    done = auvtool("filter", tmp_path / "S.csv", "-q", "0.8", "--ids", "--append-fold", splits)
+    assert auvtool("filter", tmp_path / "S.csv", "--quantile", "0.8", "--ids").returncode == 0
+    done = auvtool("filter", tmp_path / "S.csv", "--quantile", "0.8", "--ids", "--append-fold", splits)
     assert done.returncode == ExitCode.INVALID_INPUT
     assert "got none for small" in done.stderr
 
@@ -157,8 +159,8 @@ def test_a_class_is_not_lost_in_the_fold_alone(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["-q", "0"], "-q: expected a number above 0 and up to 1, got 0"),
-        (["-q", "90"], "-q: expected a number above 0 and up to 1, got 90"),
+        (["--quantile", "0"], "--quantile: expected a number above 0 and up to 1, got 0"),
+        (["--quantile", "90"], "--quantile: expected a number above 0 and up to 1, got 90"),
         (["--fold", "1"], "--fold: expected --append-fold beside it"),
         (["--new-dataset", "Dataset101_Kept"], "expected --new-dataset DIR --dataset SRC together"),
         (["--by-reference"], "expected --new-dataset DIR --dataset SRC together"),

@@ -1,5 +1,6 @@
 """The program `auvtool`: joins the commands, sets up the process, turns errors into one line and an exit code."""
 
+import errno
 import os
 import signal
 import sys
@@ -12,8 +13,9 @@ import typer
 from typer.core import TyperGroup
 
 from auvtool import __version__, console
+from auvtool.atomic import as_output_error
 from auvtool.cli.options import with_common_options
-from auvtool.errors import AuvtoolError, ExitCode, one_line
+from auvtool.errors import AuvtoolError, ExitCode, OutputError, one_line
 
 # In the order of a run. Each name is a module of auvtool.cli with a function of that name (a dash as an underscore).
 COMMANDS = ("demo", "extract", "score", "filter", "train", "predict", "eval", "merge", "info", "completion")
@@ -27,10 +29,19 @@ class _QuietPipeGroup(TyperGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError as error:
-            # Python flushes stdout once more at exit: give it somewhere to go.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard_stdout()
             raise typer.Exit(ExitCode.DONE) from error
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            with as_output_error(error.filename or "standard output"):
+                raise
         return result
+
+
+def _discard_stdout() -> None:
+    """Python flushes stdout once more at exit: give what is left of it somewhere to go."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 app = typer.Typer(
@@ -102,6 +113,8 @@ def main() -> None:
     try:
         app(prog_name="auvtool")
     except AuvtoolError as error:
+        if isinstance(error, OutputError):
+            _discard_stdout()
         _print_traceback_if_debugging()
         console.error(str(error))
         sys.exit(error.exit_code)

@@ -27,7 +27,7 @@ def filter(
     *,
     output: Output = STANDARD_STREAM,
     quantile: Annotated[
-        float, typer.Option("-q", "--quantile", metavar="Q", help="Share of the cases to keep, above 0 and up to 1.")
+        float, typer.Option("--quantile", metavar="Q", help="Share of the cases to keep, above 0 and up to 1.")
     ] = 0.9,
     per_class: Annotated[
         Literal["union", "intersection"] | None,
@@ -68,14 +68,16 @@ def filter(
     that number. A fold that is there already is found again.
 
     \b
-      auvtool filter S.csv -q 0.9 -o K.csv
-      auvtool score F.h5 | auvtool filter - -q 0.95 --ids > kept.txt
+      auvtool filter S.csv --quantile 0.9 -o K.csv
+      auvtool score F.h5 | auvtool filter - --quantile 0.95 --ids > kept.txt
       auvtool filter S.csv --per-class intersection --classes tumour -o K.csv
-      FOLD=$(auvtool filter S.csv -q 0.9 -o K.csv --append-fold splits_final.json)
+      FOLD=$(auvtool filter S.csv --quantile 0.9 -o K.csv --append-fold splits_final.json)
       auvtool filter S.csv -o K.csv --new-dataset Dataset104_Clean --by-reference --dataset Dataset004_Hippocampus
     """
     if not 0.0 < quantile <= 1.0:
-        raise UsageError(f"-q: expected a number above 0 and up to 1, got {quantile:g}; 0.9 keeps nine of ten cases")
+        raise UsageError(
+            f"--quantile: expected a number above 0 and up to 1, got {quantile:g}; 0.9 keeps nine of ten cases"
+        )
     if fold and splits is None:
         raise UsageError("--fold: expected --append-fold beside it, got none; name the split file")
     if (new_dataset is None) != (dataset is None) or (by_reference and new_dataset is None):

@@ -64,7 +64,6 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
 
 
 _QUIET = Annotated[bool, typer.Option("-q", "--quiet", callback=_set_quiet, help="Say nothing but errors.")]
-_LONG_QUIET = Annotated[bool, typer.Option("--quiet", callback=_set_quiet, help="Say nothing but errors.")]
 _VERBOSE = Annotated[bool, typer.Option("-v", "--verbose", callback=_set_verbose, help="Say more on stderr.")]
 _CONFIG = Annotated[
     Path | None,
@@ -73,28 +72,13 @@ _CONFIG = Annotated[
 
 
 def with_common_options(command: Callable[..., None]) -> Callable[..., None]:
-    """`command` with --quiet, --verbose and --config added; their callbacks do all there is to do.
-
-    A command that uses -q itself (the quantile of filter) has --quiet only.
-    """
+    """`command` with --quiet, --verbose and --config added; their callbacks do all there is to do."""
     signature = inspect.signature(command)
-    taken = [
-        name
-        for parameter in signature.parameters.values()
-        for metadata in getattr(parameter.annotation, "__metadata__", ())
-        # typer takes the first name for a default until it sees that it stands in Annotated.
-        for name in (getattr(metadata, "default", None), *(getattr(metadata, "param_decls", None) or ()))
-    ]
-    common = {
-        "quiet": (_LONG_QUIET if "-q" in taken else _QUIET, False),
-        "verbose": (_VERBOSE, False),
-        "config": (_CONFIG, None),
-    }
+    common = {"quiet": (_QUIET, False), "verbose": (_VERBOSE, False), "config": (_CONFIG, None)}
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         for name, (annotation, default) in common.items()
     ]
-
     parameters = [*signature.parameters.values(), *added]
     for parameter in parameters:
         for metadata in getattr(parameter.annotation, "__metadata__", ()):
