@@ -34,6 +34,11 @@ def set_verbosity(*, quiet: bool, verbose: bool) -> None:
     _verbosity.level = -1 if quiet else int(verbose)
 
 
+def is_quiet() -> bool:
+    """Whether --quiet was given."""
+    return _verbosity.level < 0
+
+
 def error(message: str) -> None:
     """Said whatever the verbosity."""
     print(f"auvtool: {message}", file=sys.stderr, flush=True)

@@ -113,14 +113,14 @@ def test_dirty_rows_show_each_quantifier_side_by_side() -> None:
     ]
     assert findings.dirty_rows(KEY, rankings) == [
         {
-            "case": "a", "fault": "label mirrored", "label_dice": 0.1,
-            "auv": 0.9, "auv_rank": "1 of 4", "auv_dropped": "yes",
-            "agreement": 0.1, "agreement_rank": "3 of 3", "agreement_dropped": "no",
+            "case": "a", "fault": "label mirrored", "label Dice": 0.1,
+            "auv": 0.9, "auv rank": "1 of 4", "auv drops": "yes",
+            "agreement": 0.1, "agreement rank": "3 of 3", "agreement drops": "no",
         },
         {
-            "case": "b", "fault": "image blur", "label_dice": 1.0,
-            "auv": 0.2, "auv_rank": "4 of 4", "auv_dropped": "no",
-            "agreement": 0.9, "agreement_rank": "1 of 3", "agreement_dropped": "yes",
+            "case": "b", "fault": "image blur", "label Dice": 1.0,
+            "auv": 0.2, "auv rank": "4 of 4", "auv drops": "no",
+            "agreement": 0.9, "agreement rank": "1 of 3", "agreement drops": "yes",
         },
     ]  # fmt: skip
 
@@ -145,24 +145,24 @@ def metrics_of(*dice: tuple[str, float | None]) -> list[Row]:
     return [{"case": "x", "class_id": 1, "class_name": name, "dice": value} for name, value in dice]
 
 
-def test_dice_of_both_arms_by_class_and_their_mean() -> None:
+def test_dice_of_each_training_by_class_and_their_mean() -> None:
     before = metrics_of(("liver", 0.8), ("liver", 0.6), ("lesion", None), ("lesion", 0.1))
     before.append({"case": "x", "class_id": None, "class_name": "all", "dice": 0.99})
-    rows = findings.dice_rows(before, metrics_of(("liver", 0.9), ("lesion", 0.1)))
+    rows = findings.dice_rows({"all": before, "auv": metrics_of(("liver", 0.9), ("lesion", 0.1))})
     assert [row["class"] for row in rows] == ["liver", "lesion", "all"]
-    assert rows[0]["all_cases"] == pytest.approx(0.7)
-    assert rows[0]["change"] == "+0.200"
-    assert rows[1]["change"] == "+0.000"
-    assert rows[2]["all_cases"] == pytest.approx(0.4)  # the mean of the classes, not the whole-case row
-    assert "raised the mean Dice by 0.100" in findings.dice_text(rows, n_test=4)
+    assert rows[0] == {"class": "liver", "all": pytest.approx(0.7), "auv": 0.9}
+    assert rows[2]["all"] == pytest.approx(0.4)  # the mean of the classes, not the whole-case row
+    text = findings.dice_text(rows, base="all", others=["auv"], n_test=4)
+    assert text[0] == "without those dropped by auv: mean Dice 0.400 -> 0.500 (+0.100), better"
 
 
 def test_a_class_that_no_case_has_is_null_and_left_out_of_the_mean() -> None:
-    rows = findings.dice_rows(
-        metrics_of(("liver", 0.5), ("lesion", None)), metrics_of(("liver", 0.4), ("lesion", None))
-    )
-    assert rows[1] == {"class": "lesion", "all_cases": None, "kept_cases": None, "change": None}
-    assert "lowered the mean Dice by 0.100" in findings.dice_text(rows, n_test=4)
+    arm = metrics_of(("liver", 0.5), ("lesion", None))
+    rows = findings.dice_rows({"all": arm, "auv": metrics_of(("liver", 0.4), ("lesion", None)), "agreement": arm})
+    assert rows[1] == {"class": "lesion", "all": None, "auv": None, "agreement": None}
+    text = findings.dice_text(rows, base="all", others=["auv", "agreement"], n_test=4)
+    assert text[0].endswith("(-0.100), worse")
+    assert text[1].endswith("(+0.000), no difference to speak of")
 
 
 def test_steps_run_print_their_command_and_are_skipped_when_done(tmp_path: Path) -> None:

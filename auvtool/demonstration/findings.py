@@ -48,12 +48,12 @@ def dirty_rows(key: Sequence[Row], rankings: Sequence[Ranking]) -> list[Row]:
         if not entry["dirty"]:
             continue
         case_id = str(entry["case"])
-        row: Row = {"case": case_id, "fault": entry["kind"], "label_dice": entry["dice"]}
+        row: Row = {"case": case_id, "fault": entry["kind"], "label Dice": entry["dice"]}
         for item in rankings:
             rank = item.rank(case_id)
             row[item.name] = item.value.get(case_id)
-            row[f"{item.name}_rank"] = None if rank is None else f"{rank} of {len(item.value)}"
-            row[f"{item.name}_dropped"] = "yes" if case_id in item.dropped else "no"
+            row[f"{item.name} rank"] = None if rank is None else f"{rank} of {len(item.value)}"
+            row[f"{item.name} drops"] = "yes" if case_id in item.dropped else "no"
         rows.append(row)
     return rows
 
@@ -106,31 +106,34 @@ def mean_dice(metrics: Sequence[Row]) -> dict[str, float | None]:
     return means
 
 
-def dice_rows(all_cases: Sequence[Row], kept_cases: Sequence[Row]) -> list[Row]:
-    """One row a class: mean Dice on the clean test cases of the run on all cases and of the run on the kept ones."""
-    before, after = mean_dice(all_cases), mean_dice(kept_cases)
-    rows: list[Row] = []
-    for name in before:
-        first, second = before[name], after.get(name)
-        change = None if first is None or second is None else f"{second - first:+.3f}"
-        rows.append({"class": name, "all_cases": first, "kept_cases": second, "change": change})
-    return rows
+def dice_rows(metrics: Mapping[str, Sequence[Row]]) -> list[Row]:
+    """One row a class and one for their mean: the mean Dice on the test cases of each training, by its name."""
+    means = {arm: mean_dice(rows) for arm, rows in metrics.items()}
+    names = dict.fromkeys(name for values in means.values() for name in values if name != ALL_CLASSES)
+    return [{"class": name, **{arm: means[arm].get(name) for arm in means}} for name in (*names, ALL_CLASSES)]
 
 
-def dice_text(rows: Sequence[Row], *, n_test: int) -> str:
-    """What the change of the mean Dice can and cannot mean."""
+def dice_text(rows: Sequence[Row], *, base: str, others: Sequence[str], n_test: int) -> list[str]:
+    """What leaving cases out did to the mean Dice, and how little one such run can prove.
+
+    Args:
+        rows: of `dice_rows`.
+        base: the training on all cases.
+        others: the trainings on kept cases, each to be compared with `base`.
+        n_test: test cases.
+    """
     total = next(row for row in rows if row["class"] == ALL_CLASSES)
-    first, second = total["all_cases"], total["kept_cases"]
-    if not isinstance(first, float) or not isinstance(second, float):
-        return "The mean Dice is not defined: no class was found in reference or prediction."
-    change = second - first
-    if abs(change) < 0.01:
-        words = "Leaving the dropped cases out made no difference to speak of"
-    else:
-        words = (
-            f"Leaving the dropped cases out {'raised' if change > 0 else 'lowered'} the mean Dice by {abs(change):.3f}"
-        )
-    return (
-        f"{words} ({first:.3f} -> {second:.3f}). One seed, {n_test} test cases and a training of seconds prove nothing "
-        "either way: a tiny network's own scatter from run to run is larger than most such changes."
+    before = total[base]
+    lines = []
+    for arm in others:
+        after = total[arm]
+        if not isinstance(before, float) or not isinstance(after, float):
+            lines.append(f"without those dropped by {arm}: not defined")
+            continue
+        change = after - before
+        words = "no difference to speak of" if abs(change) < 0.01 else f"{'better' if change > 0 else 'worse'}"
+        lines.append(f"without those dropped by {arm}: mean Dice {before:.3f} -> {after:.3f} ({change:+.3f}), {words}")
+    lines.append(
+        f"One seed, {n_test} test cases and a training of a minute prove little: trainings repeated scatter too."
     )
+    return lines

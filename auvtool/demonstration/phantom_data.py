@@ -32,10 +32,10 @@ class DataPlan:
         seed: of the phantoms, of the faults, and of which cases are dirty.
     """
 
-    n_training: int = 18
+    n_training: int = 20
     n_validation: int = 2
     n_test: int = 4
-    shape: tuple[int, int, int] = (8, 72, 96)
+    shape: tuple[int, int, int] = (6, 48, 64)
     seed: int = 0
 
 
@@ -104,7 +104,13 @@ def write_phantom_dataset(folder: Path, *, plan: DataPlan, on_case: Callable[[st
     temporary = folder / f".tmp-{os.getpid()}-{DATASET_NAME}"
     try:
         key = _write_cases(temporary, plan, on_case)
-        (temporary / "dataset.json").write_text(json.dumps(_dataset_json(plan), indent=1) + "\n", encoding="utf-8")
+        # nnU-Net's fold 0: auvtool train takes the split file of a raw data set over.
+        training, validation = case_names(plan)[0][: -plan.n_validation], case_names(plan)[0][-plan.n_validation :]
+        for name, content in (
+            ("dataset.json", _dataset_json(plan)),
+            ("splits_final.json", [{"train": training, "val": validation}]),
+        ):
+            (temporary / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         write_table(key, ANSWER_KEY, folder / ANSWER_KEY_NAME, force=True)
         temporary.replace(folder / DATASET_NAME)
     finally:

@@ -1,0 +1,128 @@
+"""Which commands the demo runs, with which options: the chain that a user would type, in the small."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from auvtool.demonstration.chain import Step
+from auvtool.demonstration.phantom_data import DATASET_NAME, FAULTS, DataPlan
+from auvtool.manifest import manifest_path
+
+ALL_CASES = "all"
+
+
+@dataclass(frozen=True)
+class DemoPlan:
+    """One demo.
+
+    Attributes:
+        folder: where everything is put, as the user named it.
+        data: what is drawn.
+        jobs: commands, or cases of one command, at once.
+        extractor: as `extract --extractor` takes it.
+        quantifiers: what to rank cases by, as `score --quantifier` takes it; each gets a filter and a training.
+        epochs, iterations: length of a training.
+    """
+
+    folder: Path
+    data: DataPlan
+    jobs: int
+    extractor: str = "litemedsam"
+    quantifiers: tuple[str, ...] = ("auv", "agreement")
+    epochs: int = 8
+    iterations: int = 80
+
+    @property
+    def dataset(self) -> Path:
+        """The raw data set."""
+        return self.folder / DATASET_NAME
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The trainings: on all cases, and on those that each quantifier keeps."""
+        return (ALL_CASES, *self.quantifiers)
+
+    @property
+    def quantile(self) -> float:
+        """The share of clean cases, which only a demo knows: as many cases are dropped as are dirty."""
+        return (self.data.n_training - len(FAULTS)) / self.data.n_training
+
+    def scores(self, quantifier: str) -> Path:
+        """SCORES table of a quantifier."""
+        return self.folder / f"scores_{quantifier}.csv"
+
+    def keep_list(self, quantifier: str) -> Path:
+        """KEEP_LIST table of a quantifier."""
+        return self.folder / f"keep_{quantifier}.csv"
+
+    def metrics(self, arm: str) -> Path:
+        """METRICS table of a training, on the test cases."""
+        return self.folder / f"metrics_{arm}.csv"
+
+
+def step_groups(plan: DemoPlan) -> list[tuple[str, tuple[Step, ...]]]:
+    """The chain: a heading, and the steps under it, which do not depend on one another."""
+    return [
+        ("A foundation model looks at every training case", (_extract(plan),)),
+        ("Scores", tuple(_score(plan, name) for name in plan.quantifiers)),
+        ("Keep lists", tuple(_filter(plan, name) for name in plan.quantifiers)),
+        ("The same small nnU-Net, on all cases and on the kept ones", tuple(_train(plan, arm) for arm in plan.arms)),
+        ("Predictions of the clean test cases", tuple(_predict(plan, arm) for arm in plan.arms)),
+        ("Dice", tuple(_eval(plan, arm) for arm in plan.arms)),
+    ]
+
+
+def _step(name: str, *arguments: object, output: Path) -> Step:
+    return Step(name, tuple(str(argument) for argument in arguments), output)
+
+
+def _features(plan: DemoPlan) -> Path:
+    return plan.folder / "features.h5"
+
+
+def _extract(plan: DemoPlan) -> Step:
+    chosen = () if plan.extractor == "litemedsam" else ("--extractor", plan.extractor)
+    output = _features(plan)
+    return _step("extract", "extract", plan.dataset, *chosen, "-o", output, "-j", plan.jobs, output=output)
+
+
+def _score(plan: DemoPlan, quantifier: str) -> Step:
+    chosen = () if quantifier == "auv" else ("--quantifier", quantifier)
+    output = plan.scores(quantifier)
+    return _step(f"score_{quantifier}", "score", _features(plan), *chosen, "-o", output, output=output)
+
+
+def _filter(plan: DemoPlan, quantifier: str) -> Step:
+    output = plan.keep_list(quantifier)
+    arguments = ("filter", plan.scores(quantifier), "-q", f"{plan.quantile:.4g}", "-o", output)
+    return _step(f"filter_{quantifier}", *arguments, output=output)
+
+
+def _train(plan: DemoPlan, arm: str) -> Step:
+    run = plan.folder / f"run_{arm}"
+    keep = () if arm == ALL_CASES else ("--keep", plan.keep_list(arm))
+    return _step(
+        f"train_{arm}",
+        *("train", plan.dataset, *keep, "-o", run),
+        # A workspace each, so that trainings that run at once do not plan into the same folder.
+        *("--workspace", plan.folder / f"workspace_{arm}"),
+        # nnU-Net's own loss in every arm: what changes is the cases alone.
+        *("--loss", "plain"),
+        # In 2D because slices are thick; sides of a ratio above 1.5 keep nnU-Net from turning patients on their heads,
+        # which no training of a minute gets over.
+        *("-c", "2d", "--patch-size", "40,64", "--batch-size", 8, "--features", 12, "--lr", 0.1),
+        *("--epochs", plan.epochs, "--iterations", plan.iterations, "--val-iterations", 1),
+        *("--seed", plan.data.seed),
+        output=manifest_path(run),
+    )
+
+
+def _predict(plan: DemoPlan, arm: str) -> Step:
+    output = plan.folder / f"predictions_{arm}"
+    arguments = ("predict", plan.folder / f"run_{arm}", plan.dataset / "imagesTs", "-o", output)
+    return _step(f"predict_{arm}", *arguments, output=manifest_path(output))
+
+
+def _eval(plan: DemoPlan, arm: str) -> Step:
+    output = plan.metrics(arm)
+    arguments = ("eval", plan.folder / f"predictions_{arm}", plan.dataset / "labelsTs", "-o", output)
+    return _step(f"eval_{arm}", *arguments, output=output)
