@@ -67,7 +67,7 @@ def not_an_image(dataset: Path) -> None:
     ("spoil", "expected"),
     [
         (truncated_image, f"{BAD}_0000.nii.gz"),
-        (label_of_another_shape, "expected the image's shape 8x10x12, got 9x10x12"),
+        (label_of_another_shape, "expected the image's shape 12x10x8, got 12x10x9"),
         (label_of_another_spacing, "expected the image's spacing"),
         (nan_voxels, "expected finite numbers in every voxel, got 1 NaN or infinite"),
         (class_outside_dataset_json, "got 7"),
