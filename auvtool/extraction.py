@@ -110,4 +110,4 @@ def _outcomes(
 
 
 def _failure(case_id: str, step: str, error: str) -> Row:
-    return {"case": case_id, "class_id": None, "class_name": "all", "step": step, "error": error}
+    return {"case": case_id, "step": step, "error": error}

@@ -1,0 +1,349 @@
+"""Extraction over a data set: resume, shards, failures, killed processes; all with the identity, which is fast."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import phantoms
+import pytest
+
+from auvtool import case_extraction, extraction, extraction_plan
+from auvtool.case_extraction import ExtractionSettings, shard_path
+from auvtool.dataset import open_dataset
+from auvtool.errors import ExitCode, InputError, OutputError, UsageError
+from auvtool.extraction import failures_path, run_extraction
+from auvtool.extraction_plan import map_bytes, parse_shard, parts_folder, plan_extraction
+from auvtool.feature_store import FeatureFile
+from auvtool.normalize import normalize
+from auvtool.schema import FAILURES
+from auvtool.spectrum import map_spectra
+from auvtool.tables import read_table
+from auvtool.volume import read_case
+from auvtool.worker_pool import WorkerDied
+
+IDENTITY = ExtractionSettings(extractor="identity")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return phantoms.write_raw_dataset(tmp_path / "Dataset001_Box", n_cases=3)
+
+
+def extracted(
+    folder: Path, output: Path, settings: ExtractionSettings = IDENTITY, **options
+) -> extraction.ExtractionResult:
+    run_options = {name: options.pop(name) for name in ("jobs", "keep_going", "on_case") if name in options}
+    plan = plan_extraction(open_dataset(folder), settings, output, **options)
+    return run_extraction(plan, force=options.get("force", False), **run_options)
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "auvtool", *map(str, arguments)]
+
+
+def test_identity_stores_the_spectra_of_the_class_boxes(folder: Path, tmp_path: Path) -> None:
+    result = extracted(folder, tmp_path / "F.h5")
+    assert (result.n_cases, result.n_resumed, result.failures) == (3, 0, ())
+    assert not parts_folder(tmp_path / "F.h5").exists()
+    dataset = open_dataset(folder)
+    with FeatureFile(tmp_path / "F.h5") as file:
+        assert file.case_ids == ("case_00", "case_01", "case_02")
+        assert file.header.channels == ((1, "large"), (2, "small"))
+        assert (file.header.input, file.header.prompt, file.header.weights_sha256) == ("mask", "mask-box", None)
+        for case in dataset.cases:
+            volume = read_case(case, dataset)
+            image = normalize(volume.image[0], volume.label, "mask")
+            found = file.case(case.case_id)
+            assert found.status == ("ok", "ok")
+            assert found.n_voxels.tolist() == [phantoms.VOXELS[1], phantoms.VOXELS[2]]
+            np.testing.assert_allclose(found.volume_ml, found.n_voxels / 1000)
+            assert np.isnan(found.agreement).all()
+            for index, class_id in enumerate((1, 2)):
+                inside = volume.label == class_id
+                box = tuple(slice(axis.min(), axis.max() + 1) for axis in np.nonzero(inside))
+                for (unfolding, centering), values in map_spectra(image[box]).items():
+                    stored = found.spectra["logits", unfolding, centering][index]
+                    np.testing.assert_allclose(stored, values, rtol=1e-12)
+                assert found.n_slices[index] == image[box].shape[0]
+                np.testing.assert_allclose(found.class_features[index, 0], image[inside].mean(), rtol=1e-5)
+
+
+def test_without_prompts_the_volume_is_one_channel(tmp_path: Path) -> None:
+    folder = phantoms.write_raw_dataset(tmp_path / "Dataset001_Box", n_cases=2, labels=False)
+    extracted(folder, tmp_path / "F.h5", replace(IDENTITY, prompt="none", input="raw"))
+    dataset = open_dataset(folder)
+    with FeatureFile(tmp_path / "F.h5") as file:
+        assert file.header.channels == ((1, "volume"),)
+        image = read_case(dataset.cases[0], dataset).image[0]
+        stored = file.case("case_00").spectra["logits", "d_hw", "centered"][0]
+        np.testing.assert_allclose(stored, map_spectra(image)["d_hw", "centered"], rtol=1e-12)
+
+
+def test_prompts_need_labels(tmp_path: Path) -> None:
+    folder = phantoms.write_raw_dataset(tmp_path / "Dataset001_Box", n_cases=1, labels=False)
+    with pytest.raises(InputError, match="expected labels"):
+        extracted(folder, tmp_path / "F.h5")
+
+
+def test_regions_are_classes(tmp_path: Path) -> None:
+    folder = phantoms.write_raw_dataset(tmp_path / "Dataset001_Box", n_cases=1, regions=True)
+    extracted(folder, tmp_path / "F.h5")
+    with FeatureFile(tmp_path / "F.h5") as file:
+        assert file.header.channels == ((1, "whole"), (2, "core"))
+        assert file.case("case_00").n_voxels.tolist() == [sum(phantoms.VOXELS.values()), phantoms.VOXELS[2]]
+
+
+def test_channel_is_chosen_and_checked(tmp_path: Path) -> None:
+    folder = phantoms.write_raw_dataset(tmp_path / "Dataset001_Box", n_cases=1, n_channels=2)
+    extracted(folder, tmp_path / "F.h5", replace(IDENTITY, channel=1, input="raw"))
+    with FeatureFile(tmp_path / "F.h5") as file:
+        case = file.case("case_00")
+        assert case.voxel_statistics[0, case.statistic_names.index("mean")] == pytest.approx(110, abs=1)
+    with pytest.raises(UsageError, match="--channel"):
+        extracted(folder, tmp_path / "G.h5", replace(IDENTITY, channel=2))
+
+
+def test_stride_and_limit_thin_out_the_slices(folder: Path, tmp_path: Path) -> None:
+    extracted(folder, tmp_path / "F.h5", replace(IDENTITY, slice_stride=2, max_slices=2))
+    with FeatureFile(tmp_path / "F.h5") as file:
+        assert file.case("case_00").n_slices.sum() == 2
+        assert file.header.options["slice_stride"] == 2
+        assert file.header.options["max_slices"] == 2
+
+
+@pytest.mark.parametrize("store", ["maps", "both"])
+def test_maps_are_stored_with_their_slices(folder: Path, tmp_path: Path, store: str) -> None:
+    settings = replace(IDENTITY, store=store)
+    plan = plan_extraction(open_dataset(folder), settings, tmp_path / "F.h5")
+    estimate = map_bytes(plan)
+    extracted(folder, tmp_path / "F.h5", settings)
+    with FeatureFile(tmp_path / "F.h5") as file:
+        assert file.map_ids("case_00") == (1, 2)
+        logits, slices = file.map("case_00", 1)
+        assert bool(file.case("case_00").spectra) == (store == "both")
+        assert len(slices) == len(logits) == file.case("case_00").n_slices[0]
+        n_bytes = sum(file.map(case, class_id)[0].nbytes for case in file.case_ids for class_id in (1, 2))
+    assert estimate is not None
+    assert n_bytes <= estimate
+
+
+def test_a_disk_that_is_too_small_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = extraction_plan.shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(extraction_plan.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OutputError, match="expected about"):
+        extracted(folder, tmp_path / "F.h5", replace(IDENTITY, store="both"))
+    assert not parts_folder(tmp_path / "F.h5").exists()
+    extracted(folder, tmp_path / "F.h5")
+
+
+def test_a_run_resumes_by_case(folder: Path, tmp_path: Path) -> None:
+    extracted(folder, tmp_path / "whole.h5")
+    output = tmp_path / "F.h5"
+
+    def stop(outcome: case_extraction.CaseOutcome) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extracted(folder, output, on_case=stop)
+    assert not output.exists()
+    shard = shard_path(parts_folder(output), "case_00")
+    before = shard.stat().st_mtime_ns
+    done: list[str] = []
+    result = extracted(folder, output, on_case=lambda outcome: done.append(outcome.case_id))
+    assert done == ["case_01", "case_02"]
+    assert (result.n_cases, result.n_resumed) == (3, 1)
+    assert before < output.stat().st_mtime_ns
+    assert output.read_bytes() == (tmp_path / "whole.h5").read_bytes()
+
+
+@pytest.mark.parametrize("change", ["option", "input file", "damaged shard"])
+def test_an_outdated_shard_is_made_again(folder: Path, tmp_path: Path, change: str) -> None:
+    output = tmp_path / "F.h5"
+    plan = plan_extraction(open_dataset(folder), IDENTITY, output)
+    plan.parts.mkdir()
+    for case in plan.waiting():
+        case_extraction.work_on_case(case, task=plan.task)
+    assert len(plan_extraction(open_dataset(folder), IDENTITY, output).finished) == 3
+    settings = IDENTITY
+    if change == "option":
+        settings = replace(IDENTITY, slice_stride=2)
+    elif change == "input file":
+        os.utime(open_dataset(folder).cases[0].images[0], ns=(1, 1))
+    else:
+        phantoms.truncate(shard_path(plan.parts, "case_00"))
+    finished = plan_extraction(open_dataset(folder), settings, output).finished
+    assert finished == (frozenset() if change == "option" else {"case_01", "case_02"})
+
+
+def test_a_bad_case_is_a_row_and_is_tried_again(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "F.h5"
+    image = folder / "imagesTr" / "case_01_0000.nii.gz"
+    content = image.read_bytes()
+    phantoms.truncate(image)
+    result = extracted(folder, output)
+    assert [row["case"] for row in result.failures] == ["case_01"]
+    assert read_table(failures_path(output), FAILURES)[0]["case"] == "case_01"
+    with FeatureFile(output) as file:
+        assert file.case_ids == ("case_00", "case_02")
+    image.write_bytes(content)
+    result = extracted(folder, output, force=True)
+    assert (result.n_cases, result.n_resumed, result.failures) == (3, 2, ())
+    assert not failures_path(output).exists()
+    assert not parts_folder(output).exists()
+
+
+def test_an_error_of_the_model_is_a_row_too(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = case_extraction.extract_case
+
+    def fail(case, task, extractor):
+        if case.case_id == "case_00":
+            raise RuntimeError("out of\nmemory")
+        return real(case, task, extractor)
+
+    monkeypatch.setattr(case_extraction, "extract_case", fail)
+    result = extracted(folder, tmp_path / "F.h5")
+    assert "RuntimeError: out of memory" in str(result.failures[0]["error"])
+    with pytest.raises(InputError, match="out of memory"):
+        extracted(folder, tmp_path / "G.h5", keep_going=False)
+
+
+def test_when_every_case_fails_nothing_is_written(folder: Path, tmp_path: Path) -> None:
+    for image in (folder / "imagesTr").iterdir():
+        phantoms.truncate(image)
+    result = extracted(folder, tmp_path / "F.h5")
+    assert result.n_cases == 0
+    assert len(result.failures) == 3
+    assert not (tmp_path / "F.h5").exists()
+    assert failures_path(tmp_path / "F.h5").exists()
+
+
+def test_a_full_disk_ends_the_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(case, task, extractor):
+        raise OutputError("disk full")
+
+    monkeypatch.setattr(case_extraction, "extract_case", full)
+    with pytest.raises(OutputError, match="disk full"):
+        extracted(folder, tmp_path / "F.h5")
+
+
+def test_a_killed_worker_is_a_row(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_dies(work, items, *, jobs, on_worker_died):
+        on_worker_died(items[:2])
+        for case in items:
+            yield case, WorkerDied() if case.case_id == "case_01" else work(case)
+
+    monkeypatch.setattr(extraction, "run_in_workers", one_dies)
+    died: list[list[str]] = []
+    plan = plan_extraction(open_dataset(folder), IDENTITY, tmp_path / "F.h5")
+    result = run_extraction(plan, jobs=2, on_worker_died=died.append)
+    assert died == [["case_00", "case_01"]]
+    assert "worker process was killed" in str(result.failures[0]["error"])
+    assert result.n_cases == 2
+
+
+def test_workers_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    extracted(folder, tmp_path / "one.h5")
+    extracted(folder, tmp_path / "two.h5", jobs=2)
+    assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "two.h5").read_bytes()
+
+
+def test_chosen_cases_and_shards(folder: Path, tmp_path: Path) -> None:
+    extracted(folder, tmp_path / "F.h5", case_ids=["case_02"])
+    with FeatureFile(tmp_path / "F.h5") as file:
+        assert file.case_ids == ("case_02",)
+    extracted(folder, tmp_path / "1.h5", shard=(1, 2))
+    extracted(folder, tmp_path / "2.h5", shard=(2, 2))
+    with FeatureFile(tmp_path / "1.h5") as first, FeatureFile(tmp_path / "2.h5") as second:
+        assert first.case_ids == ("case_00", "case_02")
+        assert second.case_ids == ("case_01",)
+        assert first.header.fingerprint == second.header.fingerprint
+    with pytest.raises(UsageError, match="case_77"):
+        extracted(folder, tmp_path / "G.h5", case_ids=["case_77"])
+    with pytest.raises(UsageError, match="as many shards as cases"):
+        extracted(folder, tmp_path / "G.h5", shard=(4, 4))
+
+
+def test_shard_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parse_shard("2/8") == (2, 8)
+    for wrong in ("0/3", "4/3", "1", "a/b", "/", "-1/3", "1/0"):
+        with pytest.raises(UsageError, match="--shard"):
+            parse_shard(wrong)
+    for name in ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UsageError, match="SLURM"):
+        parse_shard("auto")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert parse_shard("auto") == (1, 4)
+    for name, value in {"ID": "14", "COUNT": "3", "MIN": "10", "MAX": "14", "STEP": "2"}.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+    assert parse_shard("auto") == (3, 3)
+
+
+def test_an_existing_output_is_refused_before_any_work(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "F.h5").write_text("mine")
+    with pytest.raises(UsageError, match="--force"):
+        extracted(folder, tmp_path / "F.h5")
+    assert (tmp_path / "F.h5").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills processes with POSIX signals")
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_after_kill_9_the_same_command_gives_the_same_bytes(tmp_path: Path, jobs: int) -> None:
+    folder = phantoms.write_raw_dataset(tmp_path / "Dataset001_Box", n_cases=80)
+    output = tmp_path / "F.h5"
+    words = command("extract", folder, "-o", output, "--extractor", "identity", "-q", "-j", jobs)
+    process = subprocess.Popen(words, start_new_session=True)
+    _wait_for_a_shard(output, process)
+    process.kill()
+    assert process.wait(timeout=30) == -signal.SIGKILL
+    assert not output.exists()
+    n_shards = len(list(parts_folder(output).glob("case_*.h5")))
+    assert 1 <= n_shards < 80
+    _wait_for_the_end_of_group(process.pid)
+    done = subprocess.run(words, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    extracted(folder, tmp_path / "whole.h5")
+    assert output.read_bytes() == (tmp_path / "whole.h5").read_bytes()
+    assert not parts_folder(output).exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills processes with POSIX signals")
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, ExitCode.TERMINATED), (signal.SIGINT, ExitCode.INTERRUPTED)]
+)
+def test_a_signal_leaves_the_shards_and_no_children(tmp_path: Path, number: int, code: int) -> None:
+    folder = phantoms.write_raw_dataset(tmp_path / "Dataset001_Box", n_cases=80)
+    output = tmp_path / "F.h5"
+    words = command("extract", folder, "-o", output, "--extractor", "identity", "-q", "-j", 2)
+    process = subprocess.Popen(words, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    _wait_for_a_shard(output, process)
+    # As a terminal does it, Ctrl-C goes to the whole group.
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == code, stderr
+    assert "Traceback" not in stderr
+    assert not output.exists()
+    assert list(parts_folder(output).glob("case_*.h5"))
+    _wait_for_the_end_of_group(process.pid)
+
+
+def _wait_for_a_shard(output: Path, process: subprocess.Popen) -> None:
+    while not list(parts_folder(output).glob("case_*.h5")):
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.001)
+
+
+def _wait_for_the_end_of_group(group: int) -> None:
+    for _ in range(1000):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.01)
+    pytest.fail("worker processes outlived their parent")

@@ -1,0 +1,157 @@
+"""What is kept of a decoded channel, against plain formulas."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from auvtool.dataset_json import SemanticClass
+from auvtool.extractors import DecodedChannel, absent_channel
+from auvtool.measurement import (
+    STATISTIC_NAMES,
+    ChannelRegion,
+    choose_slices,
+    mean_entropy,
+    measure_case,
+    thin_out,
+    voxel_statistics,
+)
+from auvtool.spectrum import FeatureMoments, map_spectra
+from auvtool.volume import Geometry
+
+AFFINE = tuple(tuple(row) for row in np.diag([2.0, 1.0, 0.5, 1.0]).tolist())
+GEOMETRY = Geometry((4, 6, 8), (2.0, 1.0, 0.5), "S", AFFINE, AFFINE, (4, 6, 8))
+ONE, TWO = SemanticClass(1, "one", (1,)), SemanticClass(2, "two", (2,))
+
+
+def measured(decoded: list[DecodedChannel], label: np.ndarray, image: np.ndarray, **options: object):
+    regions = [ChannelRegion(image, label, ONE), ChannelRegion(image, label, TWO)]
+    return measure_case(
+        "case",
+        ((1, "one"), (2, "two")),
+        iter(decoded),
+        iter(regions),
+        GEOMETRY,
+        **{"n_features": 3, "with_spectra": True, "keep_map": lambda class_id, channel: None} | options,
+    )
+
+
+def a_channel(seed: int = 0, *, logits: np.ndarray | None = None) -> DecodedChannel:
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(size=(2, 5, 7)).astype(np.float32) if logits is None else logits
+    features = FeatureMoments(3)
+    features.add(generator.normal(size=(3, 20)))
+    return DecodedChannel(logits, np.array([1, 3]), logits > -np.inf, features, (0.9, 0.8, 0.7))
+
+
+def test_a_present_and_an_absent_class() -> None:
+    label = np.zeros((4, 6, 8), dtype=np.int16)
+    label[1, 2:4, 3:6] = 1
+    image = np.arange(192, dtype=np.float32).reshape(4, 6, 8)
+    kept = []
+    channel = a_channel()
+    features = measured([channel, absent_channel(3)], label, image, keep_map=lambda i, c: kept.append((i, c)))
+    assert kept == [(1, channel)]
+    assert features.status == ("ok", "absent")
+    assert features.n_slices.tolist() == [2, 0]
+    assert features.n_voxels.tolist() == [6, 0]
+    np.testing.assert_allclose(features.volume_ml, [6 * 1.0 / 1000, 0])
+    np.testing.assert_array_equal(features.agreement[0], [0.9, 0.8, 0.7])
+    assert np.isnan(features.agreement[1]).all()
+    assert np.isnan(features.class_features[1]).all()
+    assert np.isnan(features.channel_spectra["centered"][1]).all()
+    np.testing.assert_allclose(features.class_features[0], channel.features.mean(), rtol=1e-6)
+    expected = {
+        "logits": map_spectra(channel.logits),
+        "probabilities": map_spectra(1 / (1 + np.exp(-channel.logits.astype(np.float64)))),
+    }
+    assert len(features.spectra) == 12
+    for (kind, unfolding, centering), values in features.spectra.items():
+        np.testing.assert_allclose(values[0], expected[kind][unfolding, centering], rtol=1e-4, atol=1e-6)
+        assert values[1].size == 0
+    inside = image[label == 1]
+    by_name = dict(zip(STATISTIC_NAMES, features.voxel_statistics[0], strict=True))
+    assert by_name["n"] == 6
+    np.testing.assert_allclose([by_name["mean"], by_name["std"]], [inside.mean(), inside.std()])
+    np.testing.assert_allclose([by_name["min"], by_name["max"]], [inside.min(), inside.max()])
+    np.testing.assert_allclose(by_name["p50"], np.median(inside))
+    assert features.voxel_statistics[1, 0] == 0
+    assert np.isnan(features.voxel_statistics[1, 1:]).all()
+
+
+def test_a_map_without_variation_is_flat() -> None:
+    label = np.ones((4, 6, 8), dtype=np.int16)
+    flat = a_channel(logits=np.full((2, 5, 7), 0.3, dtype=np.float32))
+    features = measured([flat, absent_channel(3)], label, np.zeros((4, 6, 8), dtype=np.float32))
+    assert features.status == ("flat", "absent")
+    assert (features.spectra["logits", "d_hw", "centered"][0] == 0).all()
+
+
+def test_a_map_with_nan_names_its_class() -> None:
+    logits = np.zeros((2, 5, 7), dtype=np.float32)
+    logits[0, 0, 0] = np.nan
+    label = np.ones((4, 6, 8), dtype=np.int16)
+    with pytest.raises(ValueError, match=r"class 1 \(one\) holds a NaN"):
+        measured([a_channel(logits=logits), a_channel()], label, np.zeros((4, 6, 8), dtype=np.float32))
+
+
+def test_maps_only_have_no_spectra() -> None:
+    label = np.ones((4, 6, 8), dtype=np.int16)
+    features = measured([a_channel(), a_channel()], label, np.zeros((4, 6, 8), np.float32), with_spectra=False)
+    assert features.spectra == {}
+    assert features.channel_spectra == {}
+
+
+def test_entropy_by_hand() -> None:
+    assert mean_entropy(np.zeros((1, 2, 2)), None) == pytest.approx(np.log(2))
+    assert mean_entropy(np.full((1, 2, 2), 500.0), None) == 0
+    assert mean_entropy(np.full((1, 2, 2), -500.0), None) == pytest.approx(0, abs=1e-12)
+    p = 0.2
+    logits = np.full((1, 2, 2), 700.0)
+    logits[0, 0, 0] = np.log(p / (1 - p))
+    assert mean_entropy(logits, logits < 700) == pytest.approx(-p * np.log(p) - (1 - p) * np.log(1 - p))
+
+
+def test_statistics_of_nothing() -> None:
+    found = voxel_statistics(np.empty(0))
+    assert found[0] == 0
+    assert np.isnan(found[1:]).all()
+
+
+def a_label(*classes_by_slice: tuple[int, ...]) -> np.ndarray:
+    label = np.zeros((len(classes_by_slice), 4, 4), dtype=np.int16)
+    for index, present in enumerate(classes_by_slice):
+        for value in present:
+            label[index, value] = value
+    return label
+
+
+def test_slices_that_carry_a_class_are_chosen() -> None:
+    label = a_label((), (1,), (1, 2), (3,), (2,), ())
+    assert choose_slices(label, (ONE, TWO), 6, stride=1, limit=None).tolist() == [1, 2, 4]
+    assert choose_slices(None, (), 6, stride=2, limit=None).tolist() == [0, 2, 4]
+    assert choose_slices(a_label((), ()), (ONE, TWO), 2, stride=1, limit=3).tolist() == []
+
+
+def test_a_rare_class_keeps_its_largest_slice() -> None:
+    label = a_label(*[(1,)] * 20)
+    label[3, 2, 0] = label[4, 2, :] = 2
+    chosen = choose_slices(label, (ONE, TWO), 20, stride=1, limit=2)
+    assert 4 in chosen
+    assert len(chosen) == 3
+
+
+@given(st.integers(0, 60), st.integers(1, 9), st.none() | st.integers(1, 20))
+def test_thinning_keeps_order_and_limit(n: int, stride: int, limit: int | None) -> None:
+    slices = np.arange(100, 100 + n)
+    kept = thin_out(slices, stride=stride, limit=limit)
+    assert set(kept) <= set(slices)
+    assert (np.diff(kept) > 0).all()
+    expected = -(-n // stride)
+    assert len(kept) == (expected if limit is None else min(expected, limit))
+
+
+def test_thinning_is_even() -> None:
+    assert thin_out(np.arange(10), stride=1, limit=5).tolist() == [1, 3, 5, 7, 9]
+    assert thin_out(np.arange(9), stride=4, limit=None).tolist() == [0, 4, 8]
+    assert thin_out(np.arange(7), stride=4, limit=None).tolist() == [1, 5]
