@@ -18,6 +18,7 @@ from auvtool.manifest import input_digest
 from auvtool.schema import Row
 from auvtool.training.captured_output import captured_output
 from auvtool.training.session import torch_device
+from auvtool.volume import read_image
 
 RECORD = "auvtool_predict.json"
 
@@ -295,10 +296,15 @@ def failure_row(case_id: str, error: str) -> Row:
 
 
 def _predict_case(model: Model, case: Case) -> tuple[Any, dict[str, Any]]:
-    import numpy as np
     import torch
     from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 
+    # First by our reader: nnU-Net's own takes NaN, and files that a broken download cut off.
+    scan, _ = read_image(case.images)
+    if len(scan) != model.n_channels:
+        raise InputError(
+            case.images[0], expected=f"{model.n_channels} channels", found=len(scan), cure="check the channel files"
+        )
     predictor = model.predictor
     image, _, properties = predictor.configuration_manager.preprocessor_class(verbose=False).run_case(
         [str(path) for path in case.images],
@@ -307,12 +313,6 @@ def _predict_case(model: Model, case: Case) -> tuple[Any, dict[str, Any]]:
         predictor.configuration_manager,
         predictor.dataset_json,
     )
-    if len(image) != model.n_channels:
-        raise InputError(
-            case.images[0], expected=f"{model.n_channels} channels", found=len(image), cure="check the channel files"
-        )
-    if not np.isfinite(image).all():
-        raise InputError(case.images[0], expected="finite voxels", found="NaN or infinity", cure="correct the image")
     logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(image)).cpu()
     segmentation = convert_predicted_logits_to_segmentation_with_correct_shape(
         logits,

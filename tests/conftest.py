@@ -17,3 +17,11 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("AUVTOOL_TEST_DATA is not set to a folder of real scans")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A short training with all that it wrote (`training_phantoms.Trained`); a quarter of a minute."""
+    from training_phantoms import train_on_balls
+
+    return train_on_balls(tmp_path_factory.mktemp("training"))

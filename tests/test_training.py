@@ -6,57 +6,23 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813  # its usual name
 import torch
-from training_phantoms import write_balls
+from training_phantoms import KEPT, RECIPE, Trained
 
-from auvtool.dataset import open_dataset, require_labels
 from auvtool.errors import InputError, UsageError
 from auvtool.training.export import NOISE_KEY, RUN_KEY, read_checkpoint, save_checkpoint
 from auvtool.training.recipe import Recipe
-from auvtool.training.session import Outcome, Request, look_ahead, train
+from auvtool.training.session import look_ahead, train
 
-KEPT = ("case_00", "case_01", "case_02", "case_04")
-RECIPE = Recipe(epochs=2, iterations=2, val_iterations=1, batch_size=2, features=8, patch_size=(32, 32, 32), seed=7)
 OPTIONS = (
     *("--epochs", "2", "--iterations", "2", "--batch-size", "2", "--features", "8"),
     *("--patch-size", "32,32,32", "--seed", "7"),
 )
-
-
-@dataclass(frozen=True)
-class Trained:
-    folder: Path
-    request: Request
-    outcome: Outcome
-    rows: list
-
-    @property
-    def fold(self) -> Path:
-        return self.outcome.checkpoint.parent
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory) -> Trained:
-    """Five good cases and a broken one; a keep list drops one; 2 epochs of 2 batches with DUO."""
-    folder = tmp_path_factory.mktemp("training")
-    dataset = write_balls(folder / "Dataset900_Balls", n_cases=6, broken=(5,))
-    request = Request(
-        dataset=require_labels(open_dataset(dataset)),
-        run=folder / "RUN",
-        recipe=RECIPE,
-        kept=[*KEPT, "case_05"],
-        workspace=folder / "work",
-        intensity_samples=10_000,
-    )
-    rows: list = []
-    outcome = train(request, on_epoch=rows.append)
-    return Trained(folder, request, outcome, rows)
 
 
 def test_the_keep_list_becomes_one_more_fold_and_val_stays(trained):

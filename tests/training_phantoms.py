@@ -1,12 +1,49 @@
 """A small data set that a small network starts to learn at once: a ball (organ) with a ball in it (lesion)."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from phantoms import truncate, write_volume
 
+from auvtool.dataset import open_dataset, require_labels
+from auvtool.training.recipe import Recipe
+from auvtool.training.session import Outcome, Request, train
+
 SHAPE = (32, 40, 40)
+KEPT = ("case_00", "case_01", "case_02", "case_04")
+RECIPE = Recipe(epochs=2, iterations=2, val_iterations=1, batch_size=2, features=8, patch_size=(32, 32, 32), seed=7)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training, and what it was asked for."""
+
+    folder: Path
+    request: Request
+    outcome: Outcome
+    rows: list
+
+    @property
+    def fold(self) -> Path:
+        return self.outcome.checkpoint.parent
+
+
+def train_on_balls(folder: Path) -> Trained:
+    """Five good cases and a broken one; a keep list drops one; 2 epochs of 2 batches with DUO."""
+    dataset = write_balls(folder / "Dataset900_Balls", n_cases=6, broken=(5,))
+    request = Request(
+        dataset=require_labels(open_dataset(dataset)),
+        run=folder / "RUN",
+        recipe=RECIPE,
+        kept=[*KEPT, "case_05"],
+        workspace=folder / "work",
+        intensity_samples=10_000,
+    )
+    rows: list = []
+    outcome = train(request, on_epoch=rows.append)
+    return Trained(folder, request, outcome, rows)
 
 
 def write_balls(folder: Path, *, n_cases: int, broken: tuple[int, ...] = ()) -> Path:

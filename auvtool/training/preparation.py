@@ -4,10 +4,8 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial as partial_function
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from auvtool.errors import InputError, one_line
 from auvtool.training.captured_output import captured_output
 from auvtool.training.workspace import Workspace, leave_out, nnunet_dataset_json, refer_to_dataset
 from auvtool.volume import read_case
+from auvtool.worker_pool import WorkerDied, run_in_workers
 
 DEFAULT_PLANS = "nnUNetPlans"
 _CASE_ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")  # the last one completes a case
@@ -121,10 +120,16 @@ def _problems(
     """What `function` finds at each case, in the order of the cases."""
     if jobs == 1 or len(cases) < 2:
         results = [function(case) for case in cases]
-    else:
-        with ProcessPoolExecutor(min(jobs, len(cases)), mp_context=get_context("spawn")) as pool:
-            results = list(pool.map(function, cases))
-    return tuple(problem for problem in results if problem is not None)
+        return tuple(problem for problem in results if problem is not None)
+    found: dict[str, CaseProblem] = {}
+    for case, result in run_in_workers(function, cases, jobs=jobs, on_worker_died=lambda _: None):
+        if isinstance(result, WorkerDied):
+            found[case.case_id] = CaseProblem(
+                case.case_id, f"{case.case_id}: the process that worked on it was killed; is memory short?"
+            )
+        elif result is not None:
+            found[case.case_id] = result
+    return tuple(found[case.case_id] for case in cases if case.case_id in found)
 
 
 def _fingerprint(

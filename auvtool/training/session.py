@@ -139,24 +139,26 @@ def train(
     dataset, recipe = request.dataset, request.recipe
     workspace = choose_workspace(dataset, folder=request.workspace, run=request.run)
     _check_record(request)
-    prepared = prepare(
-        dataset,
-        workspace,
-        configuration=recipe.configuration,
-        plans_name=recipe.plans_name,
-        jobs=request.jobs,
-        intensity_samples=request.intensity_samples,
-        say=say,
-    )
-    plans = adapted_plans(prepared.plans, recipe)
-    splits = read_or_make_splits(workspace.splits_file, prepared.case_ids)
-    fold = _choose_fold(request, workspace, prepared.case_ids)
-    data_identifier = plans["configurations"][recipe.configuration]["data_identifier"]
-    require_every_class(workspace.dataset_folder / data_identifier, fold, dataset.classes)
-    write_fold(workspace.splits_file, splits, fold)
+    with workspace.lock():
+        prepared = prepare(
+            dataset,
+            workspace,
+            configuration=recipe.configuration,
+            plans_name=recipe.plans_name,
+            jobs=request.jobs,
+            intensity_samples=request.intensity_samples,
+            say=say,
+        )
+        plans = adapted_plans(prepared.plans, recipe)
+        splits = read_or_make_splits(workspace.splits_file, prepared.case_ids)
+        fold = _choose_fold(request, workspace, prepared.case_ids)
+        data_identifier = plans["configurations"][recipe.configuration]["data_identifier"]
+        require_every_class(workspace.dataset_folder / data_identifier, fold, dataset.classes)
+        write_fold(workspace.splits_file, splits, fold)
     _open_run(request, fold)
     final = request.run / f"fold_{fold.number}" / FINAL
-    if final.is_file() and not request.validate:
+    is_validated = not request.validate or (final.parent / "validation" / "summary.json").is_file()
+    if final.is_file() and is_validated:
         return Outcome(final, fold, prepared.problems, recipe.epochs)
     say(f"training on {len(fold.train)} cases, validating on {len(fold.val)} (fold {fold.number})")
     resumed_at = _run_trainer(request, workspace, prepared, plans=plans, fold=fold, on_epoch=on_epoch)

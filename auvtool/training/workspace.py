@@ -78,6 +78,20 @@ class Workspace:
                 else:
                     os.environ[name] = value
 
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Only one process at a time plans, preprocesses and appends folds; ends with the process that holds it."""
+        self.preprocessed.mkdir(parents=True, exist_ok=True)
+        # Beside the folder, which may be removed and made again.
+        with (self.preprocessed / f".{self.dataset_name}.lock").open("a") as file:
+            try:
+                import fcntl
+            except ImportError:  # Windows has none: there, do not start two runs at once in a new workspace
+                yield
+                return
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
 
 def choose_workspace(dataset: Dataset, *, folder: Path | None, run: Path) -> Workspace:
     """`folder` if given; else the nnUNet_* variables if the data set lies in nnUNet_raw; else a folder beside `run`.
