@@ -139,6 +139,8 @@ def train(
     dataset, recipe = request.dataset, request.recipe
     workspace = choose_workspace(dataset, folder=request.workspace, run=request.run)
     _check_record(request)
+    if request.device != "cpu":
+        torch_device(request.device)  # before hours of preprocessing
     with workspace.lock():
         prepared = prepare(
             dataset,

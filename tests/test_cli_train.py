@@ -1,0 +1,97 @@
+"""`auvtool train` as a command; the training itself is in test_training."""
+
+import json
+import shlex
+
+import pytest
+from training_phantoms import KEPT
+from typer.testing import CliRunner
+
+from auvtool.cli.app import app
+from auvtool.cli.case_ids import parse_case_ids
+from auvtool.errors import CasesFailed, InputError, UsageError
+from auvtool.schema import FAILURES
+from auvtool.tables import read_table
+
+
+@pytest.fixture
+def command(trained, tmp_path):
+    """The command line that asks for what the fixture has trained."""
+    keep = tmp_path / "K.csv"
+    rows = [f"case_{number:02d},{str(f'case_{number:02d}' in (*KEPT, 'case_05')).lower()}" for number in range(6)]
+    keep.write_text("\n".join(["case,keep", *rows]) + "\n")
+    options = shlex.split("--epochs 2 --iterations 2 --batch-size 2 --features 8 --patch-size 32x32x32 --seed 7")
+    paths = ["--keep", keep, "-o", trained.request.run, "--workspace", trained.request.workspace]
+    return ["train", str(trained.request.dataset.folder), *map(str, paths), *options]
+
+
+def test_a_finished_training_is_found_again_and_the_lost_case_is_exit_4(trained, command):
+    done = CliRunner().invoke(app, command)
+    assert isinstance(done.exception, CasesFailed)
+    assert done.stdout == f"{trained.outcome.checkpoint}\n"
+    assert "nothing to do" in done.stderr
+    (row,) = read_table(trained.request.run.with_name("RUN.failures.csv"), FAILURES)
+    assert (row["case"], row["step"]) == ("case_05", "train")
+    manifest = json.loads(trained.request.run.with_name("RUN.manifest.json").read_text())
+    assert manifest["counts"] == {"train": 3, "val": 1, "dropped": 1, "failed": 1}
+    assert manifest["options"]["alpha"] == 0.5
+
+
+def test_dry_run_says_what_would_be_done(trained, command, tmp_path):
+    before = sorted(trained.folder.rglob("*"))
+    done = CliRunner().invoke(app, [*command, "-o", str(tmp_path / "NEW"), "-n"])
+    assert done.exit_code == 0, done.output
+    lines = {line[:13].strip(): line[13:] for line in done.stdout.splitlines()}
+    assert lines["data set"] == "Dataset900_Balls, 6 labelled cases"
+    assert lines["dropped"] == "1 by the keep list: case_03"
+    assert lines["patch"].startswith("32 x 32 x 32, batch 2")
+    assert lines["length"] == "2 epochs of 2 + 1 batches"
+    assert lines["loss"] == "duo, weights with alpha 0.5, with noise head, beta 0.5"
+    assert sorted(trained.folder.rglob("*")) == before
+    assert not (tmp_path / "NEW").exists()
+
+
+def test_other_options_are_refused(command):
+    done = CliRunner().invoke(app, [*command, "--no-denoise"])
+    assert isinstance(done.exception, UsageError)
+    assert "denoise True (now False)" in str(done.exception)
+
+
+def test_a_keep_list_of_another_data_set_is_refused(command, tmp_path):
+    (tmp_path / "other.txt").write_text("case_00\nliver_7\n")
+    done = CliRunner().invoke(app, [*command, "--keep", str(tmp_path / "other.txt")])
+    assert isinstance(done.exception, InputError)
+    assert "liver_7" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--patch-size", "32;32"], "--patch-size"),
+        (["--lr", "0"], "--lr"),
+        (["--val-cases", "nobody"], "nobody"),
+        (["--fold", "17"], "--fold"),
+    ],
+)
+def test_wrong_usage_is_one_line(command, tmp_path, options, message):
+    done = CliRunner().invoke(app, [*command, "-o", str(tmp_path / "NEW"), "-n", *options])
+    assert isinstance(done.exception, UsageError)
+    assert message in str(done.exception)
+    assert "\n" not in str(done.exception)
+
+
+def test_a_device_that_is_not_there_is_refused(command, tmp_path):
+    done = CliRunner().invoke(app, [*command, "-o", str(tmp_path / "NEW"), "--device", "cuda:99"])
+    assert isinstance(done.exception, UsageError)
+    assert "--device" in str(done.exception)
+    assert not (tmp_path / "NEW").exists()
+
+
+def test_ids_are_named_with_commas_or_in_a_file(tmp_path):
+    (tmp_path / "ids.txt").write_text("a\n\n b.c \n")
+    assert parse_case_ids(str(tmp_path / "ids.txt"), "--cases") == ["a", "b.c"]
+    assert parse_case_ids("a, b.c", "--cases") == ["a", "b.c"]
+    assert parse_case_ids(",".join(["case"] * 5000), "--cases") == ["case"] * 5000  # no file has so long a name
+    assert parse_case_ids(None, "--cases") is None
+    with pytest.raises(UsageError, match="--cases"):
+        parse_case_ids(" , ", "--cases")
