@@ -295,7 +295,7 @@ def test_an_existing_output_is_refused_before_any_work(folder: Path, tmp_path: P
 @pytest.mark.skipif(os.name != "posix", reason="kills processes with POSIX signals")
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_after_kill_9_the_same_command_gives_the_same_bytes(tmp_path: Path, jobs: int) -> None:
-    folder = phantoms.write_raw_dataset(tmp_path / "Dataset001_Box", n_cases=80)
+    folder = phantoms.write_raw_dataset(tmp_path / "Dataset001_Box", n_cases=40)
     output = tmp_path / "F.h5"
     words = command("extract", folder, "-o", output, "--extractor", "identity", "-q", "-j", jobs)
     process = subprocess.Popen(words, start_new_session=True)
@@ -304,7 +304,7 @@ def test_after_kill_9_the_same_command_gives_the_same_bytes(tmp_path: Path, jobs
     assert process.wait(timeout=30) == -signal.SIGKILL
     assert not output.exists()
     n_shards = len(list(parts_folder(output).glob("case_*.h5")))
-    assert 1 <= n_shards < 80
+    assert 1 <= n_shards < 40
     _wait_for_the_end_of_group(process.pid)
     done = subprocess.run(words, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -318,7 +318,7 @@ def test_after_kill_9_the_same_command_gives_the_same_bytes(tmp_path: Path, jobs
     ("number", "code"), [(signal.SIGTERM, ExitCode.TERMINATED), (signal.SIGINT, ExitCode.INTERRUPTED)]
 )
 def test_a_signal_leaves_the_shards_and_no_children(tmp_path: Path, number: int, code: int) -> None:
-    folder = phantoms.write_raw_dataset(tmp_path / "Dataset001_Box", n_cases=80)
+    folder = phantoms.write_raw_dataset(tmp_path / "Dataset001_Box", n_cases=40)
     output = tmp_path / "F.h5"
     words = command("extract", folder, "-o", output, "--extractor", "identity", "-q", "-j", 2)
     process = subprocess.Popen(words, start_new_session=True, stderr=subprocess.PIPE, text=True)

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import pickle
+import warnings
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -75,7 +76,9 @@ def load_state(path: Path) -> "dict[str, torch.Tensor]":
     import torch
 
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a pickle that is refused in the next moment
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         unsafe = _unsafe_globals(path)
         raise InputError(

