@@ -261,6 +261,25 @@ def test_changed_cases_remove_what_was_preprocessed_and_equal_ones_do_not(tmp_pa
     assert not done.exists()
 
 
+def test_folds_of_the_data_set_are_taken_and_may_grow_but_not_change(tmp_path):
+    folder = write_raw_dataset(tmp_path / "Dataset007_Boxes", n_cases=2)
+    first, second = {"train": ["case_00"], "val": ["case_01"]}, {"train": ["case_01"], "val": ["case_00"]}
+    own = folder / "splits_final.json"
+    own.write_text(json.dumps([first]))
+    dataset = open_dataset(folder)
+    workspace = choose_workspace(dataset, folder=tmp_path / "w", run=tmp_path / "R")
+    refer_to_dataset(workspace, dataset)
+    assert json.loads(workspace.splits_file.read_text()) == [first]
+    own.write_text(json.dumps([first, second]))
+    refer_to_dataset(workspace, dataset)
+    own.write_text(json.dumps([first]))
+    refer_to_dataset(workspace, dataset)
+    assert json.loads(workspace.splits_file.read_text()) == [first, second]
+    own.write_text(json.dumps([second]))
+    with pytest.raises(UsageError, match="folds"):
+        refer_to_dataset(workspace, dataset)
+
+
 def test_a_folder_that_auvtool_did_not_make_is_not_touched(tmp_path):
     dataset = open_dataset(write_raw_dataset(tmp_path / "Dataset007_Boxes", n_cases=1))
     workspace = choose_workspace(dataset, folder=tmp_path / "w", run=tmp_path / "R")

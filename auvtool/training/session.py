@@ -162,7 +162,9 @@ def train(
     is_validated = not request.validate or (final.parent / "validation" / "summary.json").is_file()
     if final.is_file() and is_validated:
         return Outcome(final, fold, prepared.problems, recipe.epochs)
-    say(f"training on {len(fold.train)} cases, validating on {len(fold.val)} (fold {fold.number})")
+    n_asked = sum(request.kept is not None and case_id not in request.kept for case_id in fold.val)
+    unchanged = f", {n_asked} of which the keep list drops: they stay" if n_asked else ""
+    say(f"training on {len(fold.train)} cases, validating on {len(fold.val)}{unchanged} (fold {fold.number})")
     resumed_at = _run_trainer(request, workspace, prepared, plans=plans, fold=fold, on_epoch=on_epoch)
     return Outcome(final, fold, prepared.problems, resumed_at)
 

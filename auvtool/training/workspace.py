@@ -14,6 +14,7 @@ from typing import Any
 from auvtool.atomic import write_text
 from auvtool.dataset import Case, CaseProblem, Dataset
 from auvtool.errors import InputError, UsageError
+from auvtool.training.folds import read_or_make_splits
 
 _VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 _SOURCE_FILE = "auvtool_source.json"
@@ -171,10 +172,22 @@ def refer_to_dataset(workspace: Workspace, dataset: Dataset) -> tuple[CaseProble
             )
         shutil.rmtree(workspace.dataset_folder)
     leave_out(workspace, dataset, problems)
-    splits = dataset.folder / "splits_final.json"
-    if splits.is_file() and not workspace.splits_file.exists():
-        write_text(workspace.splits_file, splits.read_text(encoding="utf-8"), force=True)
+    _take_splits(workspace, dataset.folder / "splits_final.json")
     return problems
+
+
+def _take_splits(workspace: Workspace, source: Path) -> None:
+    """Copy the data set's own folds, or see that the workspace's, which may have more at the end, are still these."""
+    if not source.is_file():
+        return
+    wanted, held = (read_or_make_splits(path, ()) for path in (source, workspace.splits_file))
+    if held[: len(wanted)] == wanted:
+        return
+    if wanted[: len(held)] != held:
+        raise UsageError(
+            f"{workspace.splits_file}: expected the folds of {source}, got others; name another --workspace"
+        )
+    write_text(workspace.splits_file, source.read_text(encoding="utf-8"), force=True)
 
 
 def leave_out(workspace: Workspace, dataset: Dataset, problems: Sequence[CaseProblem]) -> None:
