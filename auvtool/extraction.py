@@ -1,6 +1,5 @@
 """An extractor run over a data set: one shard a case, resumed by case, joined to one file at the end."""
 
-import shutil
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
@@ -85,8 +84,16 @@ def run_extraction(
     if sources:
         assemble(sources, plan.output, plan.header, force=force)
     if not failures:
-        shutil.rmtree(plan.parts)
+        _remove_shards(plan)
     return ExtractionResult(len(sources), len(plan.finished), tuple(failures))
+
+
+def _remove_shards(plan: ExtractionPlan) -> None:
+    """Remove the shards that the output now holds, and what killed workers left; other cases' shards stay."""
+    for path in (*(shard_path(plan.parts, case.case_id) for case in plan.dataset.cases), *plan.parts.glob(".tmp-*")):
+        path.unlink(missing_ok=True)
+    if not any(plan.parts.iterdir()):
+        plan.parts.rmdir()
 
 
 def _outcomes(

@@ -161,6 +161,18 @@ def test_a_run_resumes_by_case(folder: Path, tmp_path: Path) -> None:
     assert output.read_bytes() == (tmp_path / "whole.h5").read_bytes()
 
 
+def test_a_run_of_some_cases_leaves_the_shards_of_the_others(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "F.h5"
+    plan = plan_extraction(open_dataset(folder), IDENTITY, output)
+    plan.parts.mkdir()
+    case_extraction.work_on_case(plan.waiting()[0], task=plan.task)
+    (plan.parts / ".tmp-1-2-case_02.h5").touch()
+    extracted(folder, output, case_ids=["case_01"])
+    assert [path.name for path in plan.parts.iterdir()] == ["case_00.h5"]
+    assert extracted(folder, output, force=True).n_resumed == 1
+    assert not plan.parts.exists()
+
+
 @pytest.mark.parametrize("change", ["option", "input file", "damaged shard"])
 def test_an_outdated_shard_is_made_again(folder: Path, tmp_path: Path, change: str) -> None:
     output = tmp_path / "F.h5"
