@@ -95,8 +95,17 @@ def test_batched_decoding_equals_the_packages_forward(decoded, reference_network
         with torch.no_grad():
             expected = reference_network(model_images(torch.from_numpy(image[index : index + 1])), box)
         expected = expected[0, 0, :192, :256].numpy()
+        found = channel.logits[channel.slices.tolist().index(index)]
         assert np.ptp(expected) > 5
-        np.testing.assert_allclose(channel.logits[channel.slices.tolist().index(index)], expected, atol=2e-4)
+        np.testing.assert_allclose(found, expected, atol=1e-5 * np.ptp(expected))
+
+
+def test_the_fused_encoder_equals_the_packages(extractor, reference_network) -> None:
+    image, _ = scene()
+    with torch.no_grad():
+        expected = reference_network.image_encoder(model_images(torch.from_numpy(image[:1])))
+    assert expected.abs().max() > 0.3
+    torch.testing.assert_close(extractor.encode(image[:1]).clone(), expected, rtol=0, atol=1e-5)
 
 
 def test_features_are_the_maps_that_masks_are_made_of(extractor, decoded, reference_network) -> None:
