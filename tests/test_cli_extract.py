@@ -34,7 +34,7 @@ def extract(*words: object):
 
 
 def test_extract_writes_a_features_file_and_its_manifest(folder: Path) -> None:
-    done = extract(folder, "-o", "F.h5", "--cases", "case_00", "--cases", "case_02")
+    done = extract(folder, "-o", "F.h5", "--cases", "case_00,case_02")
     assert done.exit_code == 0, done.exception
     assert done.stdout == ""
     assert "2 cases of Dataset001_Box (large, small) through identity, input mask, prompt mask-box" in done.stderr

@@ -7,6 +7,7 @@ import typer
 
 from auvtool import console
 from auvtool.atomic import is_stream
+from auvtool.cli.case_ids import parse_case_ids
 from auvtool.cli.options import Device, DryRun, Force, Jobs, KeepGoing
 from auvtool.errors import CasesFailed, UsageError
 
@@ -53,7 +54,7 @@ def extract(
         int | None, typer.Option("--max-slices", min=1, help="Decode at most N slices a case, evenly chosen.")
     ] = None,
     cases: Annotated[
-        list[str] | None, typer.Option("--cases", metavar="ID", help="Only this case; may be given several times.")
+        str | None, typer.Option("--cases", help="Only these cases: ids with commas, or a file of them.")
     ] = None,
     shard: Annotated[
         str,
@@ -106,7 +107,7 @@ def extract(
         open_dataset(dataset, labels=labels),
         settings,
         output,
-        case_ids=cases or (),
+        case_ids=parse_case_ids(cases, "--cases") or (),
         shard=parse_shard(shard),
         force=force,
     )
