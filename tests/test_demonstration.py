@@ -1,12 +1,16 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from auvtool.dataset import open_dataset
-from auvtool.demonstration import chain, findings, phantom_data
+from auvtool.demonstration import chain, commands, findings, phantom_data, session
 from auvtool.demonstration.chain import Step
+from auvtool.demonstration.commands import DemoPlan
 from auvtool.demonstration.phantom_data import DataPlan
+from auvtool.errors import UsageError
 from auvtool.schema import ANSWER_KEY, Row
 from auvtool.tables import read_table
 from auvtool.volume import read_image, read_label
@@ -148,40 +152,106 @@ def metrics_of(*dice: tuple[str, float | None]) -> list[Row]:
 def test_dice_of_each_training_by_class_and_their_mean() -> None:
     before = metrics_of(("liver", 0.8), ("liver", 0.6), ("lesion", None), ("lesion", 0.1))
     before.append({"case": "x", "class_id": None, "class_name": "all", "dice": 0.99})
-    rows = findings.dice_rows({"all": before, "auv": metrics_of(("liver", 0.9), ("lesion", 0.1))})
+    metrics = {"all": before, "auv": metrics_of(("liver", 0.9), ("lesion", 0.1)), "clean": before}
+    rows = findings.dice_rows(metrics)
     assert [row["class"] for row in rows] == ["liver", "lesion", "all"]
-    assert rows[0] == {"class": "liver", "all": pytest.approx(0.7), "auv": 0.9}
+    assert rows[0] == {"class": "liver", "all": pytest.approx(0.7), "auv": 0.9, "clean": pytest.approx(0.7)}
     assert rows[2]["all"] == pytest.approx(0.4)  # the mean of the classes, not the whole-case row
-    text = findings.dice_text(rows, base="all", others=["auv"], n_test=4)
-    assert text[0] == "without those dropped by auv: mean Dice 0.400 -> 0.500 (+0.100), better"
+    text = findings.dice_text(rows, base="all", filtered="auv", clean="clean", n_test=4)
+    assert text[0].endswith("mean Dice 0.400 -> 0.500 (+0.100, better)")
+    assert "mean Dice 0.400 -> 0.400 (+0.000, no difference to speak of)" in text[1]
 
 
 def test_a_class_that_no_case_has_is_null_and_left_out_of_the_mean() -> None:
-    arm = metrics_of(("liver", 0.5), ("lesion", None))
-    rows = findings.dice_rows({"all": arm, "auv": metrics_of(("liver", 0.4), ("lesion", None)), "agreement": arm})
-    assert rows[1] == {"class": "lesion", "all": None, "auv": None, "agreement": None}
-    text = findings.dice_text(rows, base="all", others=["auv", "agreement"], n_test=4)
-    assert text[0].endswith("(-0.100), worse")
-    assert text[1].endswith("(+0.000), no difference to speak of")
+    nothing = metrics_of(("liver", None), ("lesion", None))
+    metrics = {"all": metrics_of(("liver", 0.5), ("lesion", None)), "auv": metrics_of(("liver", 0.4)), "clean": nothing}
+    rows = findings.dice_rows(metrics)
+    assert rows[1] == {"class": "lesion", "all": None, "auv": None, "clean": None}
+    text = findings.dice_text(rows, base="all", filtered="auv", clean="clean", n_test=4)
+    assert text[0].endswith("(-0.100, worse)")
+    assert "mean Dice not defined" in text[1]
 
 
 def test_steps_run_print_their_command_and_are_skipped_when_done(tmp_path: Path) -> None:
     said: list[str] = []
     steps = [Step(name, ("--version",), tmp_path / name) for name in ("first", "second")]
-    chain.run_together(steps, logs=tmp_path, jobs=2, show=False, say=said.append)
+    chain.run_together(steps, logs=tmp_path, at_once=2, show=False, say=said.append)
     assert said[:2] == ["$ auvtool --version"] * 2
     assert (tmp_path / "first.log").read_text() == (tmp_path / "second.log").read_text()
     assert (tmp_path / "first.log").read_text().startswith("auvtool ")
     (tmp_path / "first").touch()
     (tmp_path / "second").touch()
     said.clear()
-    chain.run_together(steps, logs=tmp_path, jobs=2, show=False, say=said.append)
+    chain.run_together(steps, logs=tmp_path, at_once=2, show=False, say=said.append)
     assert said == ["  (done before) auvtool --version"] * 2
 
 
 def test_a_failed_command_gives_its_exit_code_and_its_log(tmp_path: Path) -> None:
     step = Step("bad", ("no-such-command", "a b"), tmp_path / "output")
     with pytest.raises(chain.StepFailed, match=r"auvtool no-such-command 'a b': expected to finish.*bad\.log") as error:
-        chain.run_together([step], logs=tmp_path, jobs=1, show=False, say=lambda _: None)
+        chain.run_together([step], logs=tmp_path, at_once=1, show=False, say=lambda _: None)
     assert error.value.exit_code == 2
     assert "no-such-command" in (tmp_path / "bad.log").read_text()
+
+
+def plan_in(folder: Path, *, seed: int = 0) -> DemoPlan:
+    return DemoPlan(folder, DataPlan(seed=seed), jobs=2)
+
+
+def test_as_many_cases_are_dropped_as_are_dirty() -> None:
+    plan = plan_in(Path("demo"))
+    arguments = {step.name: step.arguments for _, steps in commands.step_groups(plan) for step in steps}
+    quantile = float(arguments["filter_auv"][arguments["filter_auv"].index("--quantile") + 1])
+    auv = np.random.default_rng(0).permutation(plan.data.n_training) / plan.data.n_training
+    kept = auv <= np.quantile(auv, quantile, method="inverted_cdf")
+    assert plan.data.n_training - kept.sum() == len(phantom_data.FAULTS)
+
+
+def test_the_trainings_differ_in_the_keep_list_alone() -> None:
+    steps = dict(commands.step_groups(plan_in(Path("demo"))))
+    lines = {step.command_line for name, group in steps.items() if "nnU-Net" in name for step in group}
+    plain = {
+        line.replace(" --keep demo/keep_auv.csv", "").replace(" --keep demo/keep_answer_key.csv", "") for line in lines
+    }
+    assert len(lines) == 3
+    assert (
+        len({line.replace("run_all", "RUN").replace("run_auv", "RUN").replace("run_clean", "RUN") for line in plain})
+        == 1
+    )
+
+
+def test_the_folder_of_a_demo_is_found_again_and_no_other_is_touched(tmp_path: Path) -> None:
+    plan = plan_in(tmp_path / "demo")
+    session.open_folder(plan, force=False)
+    (tmp_path / "demo" / "features.h5").touch()
+    session.open_folder(plan, force=False)
+    assert (tmp_path / "demo" / "features.h5").exists()
+    with pytest.raises(UsageError, match="same options"):
+        session.open_folder(plan_in(tmp_path / "demo", seed=1), force=False)
+    session.open_folder(plan_in(tmp_path / "demo", seed=1), force=True)
+    assert not (tmp_path / "demo" / "features.h5").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "scan.nii").touch()
+    for force in (False, True):
+        with pytest.raises(UsageError, match="no demo made"):
+            session.open_folder(plan_in(tmp_path / "mine"), force=force)
+    assert (tmp_path / "mine" / "scan.nii").exists()
+    with pytest.raises(UsageError, match="create it first"):
+        session.open_folder(plan_in(tmp_path / "no" / "where"), force=False)
+
+
+@pytest.mark.slow
+def test_the_whole_chain_with_the_control_extractor(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "auvtool", "demo", "--quick", "-o", "demo"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "$ auvtool extract demo/Dataset900_Phantoms" in done.stderr
+    dirty = [row for row in key_of(tmp_path / "demo").values() if row["dirty"]]
+    for row in dirty:
+        assert f"{row['case']}  {row['kind']}" in done.stdout
+    assert "dirty cases are among the 7 dropped" in done.stdout
+    assert "auvtool extract Dataset123_Name" in done.stdout
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == done.stdout
+    assert "\n$ " not in again.stderr

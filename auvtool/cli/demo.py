@@ -81,7 +81,7 @@ Next, on your own nnU-Net raw data set (auvtool COMMAND --help has the options):
   auvtool extract Dataset123_Name -o F.h5 -j 2
   auvtool score F.h5 -o S.csv
   auvtool score F.h5 --quantifier agreement -o A.csv
-  auvtool filter S.csv -q 0.9 -o K.csv
+  auvtool filter S.csv --quantile 0.9 -o K.csv
   auvtool train Dataset123_Name --keep K.csv -o RUN --device cuda
   auvtool predict RUN Dataset123_Name/imagesTs -o P --device cuda
   auvtool eval P Dataset123_Name/labelsTs -o M.csv""")

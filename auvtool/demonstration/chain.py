@@ -43,8 +43,8 @@ class StepFailed(AuvtoolError):
         )
 
 
-def run_together(steps: Sequence[Step], *, logs: Path, jobs: int, show: bool, say: Callable[[str], None]) -> None:
-    """Run the steps that are not done yet, `jobs` at once, and wait for all of them.
+def run_together(steps: Sequence[Step], *, logs: Path, at_once: int, show: bool, say: Callable[[str], None]) -> None:
+    """Run the steps that are not done yet, `at_once` together, and wait for all of them.
 
     stdout of a command goes to `logs`/NAME.log. Its stderr goes there too, unless it runs alone and `show` is on: then
     its progress is seen.
@@ -57,7 +57,7 @@ def run_together(steps: Sequence[Step], *, logs: Path, jobs: int, show: bool, sa
         if step not in waiting:
             say(f"  (done before) {step.command_line}")
     while waiting:
-        batch, waiting = waiting[:jobs], waiting[jobs:]
+        batch, waiting = waiting[:at_once], waiting[at_once:]
         _run_batch(batch, logs=logs, show=show and len(batch) == 1, say=say)
 
 

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from auvtool.demonstration.chain import Step
-from auvtool.demonstration.phantom_data import DATASET_NAME, FAULTS, DataPlan
+from auvtool.demonstration.phantom_data import CLEAN_LIST_NAME, DATASET_NAME, FAULTS, DataPlan
 from auvtool.manifest import manifest_path
 
 ALL_CASES = "all"
+CLEAN_CASES = "clean"  # all dirty cases left out, by the answer key: the most that any score could reach
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class DemoPlan:
         data: what is drawn.
         jobs: commands, or cases of one command, at once.
         extractor: as `extract --extractor` takes it.
-        quantifiers: what to rank cases by, as `score --quantifier` takes it; each gets a filter and a training.
+        quantifiers: what to rank and filter cases by, as `score --quantifier` takes it; the first one's keep list is
+            trained on.
         epochs, iterations: length of a training.
     """
 
@@ -28,7 +30,7 @@ class DemoPlan:
     jobs: int
     extractor: str = "litemedsam"
     quantifiers: tuple[str, ...] = ("auv", "agreement")
-    epochs: int = 8
+    epochs: int = 10
     iterations: int = 80
 
     @property
@@ -38,8 +40,8 @@ class DemoPlan:
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """The trainings: on all cases, and on those that each quantifier keeps."""
-        return (ALL_CASES, *self.quantifiers)
+        """The trainings: on all cases, on those that the first quantifier keeps, and on the clean ones."""
+        return (ALL_CASES, self.quantifiers[0], CLEAN_CASES)
 
     @property
     def quantile(self) -> float:
@@ -50,9 +52,9 @@ class DemoPlan:
         """SCORES table of a quantifier."""
         return self.folder / f"scores_{quantifier}.csv"
 
-    def keep_list(self, quantifier: str) -> Path:
-        """KEEP_LIST table of a quantifier."""
-        return self.folder / f"keep_{quantifier}.csv"
+    def keep_list(self, name: str) -> Path:
+        """KEEP_LIST table of a quantifier, or of the answer key."""
+        return self.folder / (CLEAN_LIST_NAME if name == CLEAN_CASES else f"keep_{name}.csv")
 
     def metrics(self, arm: str) -> Path:
         """METRICS table of a training, on the test cases."""
@@ -65,7 +67,10 @@ def step_groups(plan: DemoPlan) -> list[tuple[str, tuple[Step, ...]]]:
         ("A foundation model looks at every training case", (_extract(plan),)),
         ("Scores", tuple(_score(plan, name) for name in plan.quantifiers)),
         ("Keep lists", tuple(_filter(plan, name) for name in plan.quantifiers)),
-        ("The same small nnU-Net, on all cases and on the kept ones", tuple(_train(plan, arm) for arm in plan.arms)),
+        (
+            "The same small nnU-Net on all cases, on the kept ones, on the clean ones",
+            tuple(_train(plan, arm) for arm in plan.arms),
+        ),
         ("Predictions of the clean test cases", tuple(_predict(plan, arm) for arm in plan.arms)),
         ("Dice", tuple(_eval(plan, arm) for arm in plan.arms)),
     ]
@@ -93,7 +98,7 @@ def _score(plan: DemoPlan, quantifier: str) -> Step:
 
 def _filter(plan: DemoPlan, quantifier: str) -> Step:
     output = plan.keep_list(quantifier)
-    arguments = ("filter", plan.scores(quantifier), "-q", f"{plan.quantile:.4g}", "-o", output)
+    arguments = ("filter", plan.scores(quantifier), "--quantile", f"{plan.quantile:.4g}", "-o", output)
     return _step(f"filter_{quantifier}", *arguments, output=output)
 
 
@@ -103,13 +108,11 @@ def _train(plan: DemoPlan, arm: str) -> Step:
     return _step(
         f"train_{arm}",
         *("train", plan.dataset, *keep, "-o", run),
-        # A workspace each, so that trainings that run at once do not plan into the same folder.
-        *("--workspace", plan.folder / f"workspace_{arm}"),
         # nnU-Net's own loss in every arm: what changes is the cases alone.
         *("--loss", "plain"),
         # In 2D because slices are thick; sides of a ratio above 1.5 keep nnU-Net from turning patients on their heads,
         # which no training of a minute gets over.
-        *("-c", "2d", "--patch-size", "40,64", "--batch-size", 8, "--features", 12, "--lr", 0.1),
+        *("-c", "2d", "--patch-size", "40,64", "--batch-size", 4, "--features", 12, "--lr", 0.1),
         *("--epochs", plan.epochs, "--iterations", plan.iterations, "--val-iterations", 1),
         *("--seed", plan.data.seed),
         output=manifest_path(run),

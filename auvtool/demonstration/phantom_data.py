@@ -13,11 +13,12 @@ from auvtool import phantoms
 from auvtool.arrays import LabelMap
 from auvtool.corruption import images, labels
 from auvtool.phantoms import Phantom
-from auvtool.schema import ANSWER_KEY, Row
+from auvtool.schema import ANSWER_KEY, KEEP_LIST, Row
 from auvtool.tables import write_table
 
 DATASET_NAME = "Dataset900_Phantoms"
 ANSWER_KEY_NAME = "answer_key.csv"
+CLEAN_LIST_NAME = "keep_answer_key.csv"
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,9 @@ FAULTS = (
 
 
 def write_phantom_dataset(folder: Path, *, plan: DataPlan, on_case: Callable[[str], None]) -> None:
-    """Write `folder`/Dataset900_Phantoms and `folder`/answer_key.csv; the data set appears whole or not at all.
+    """Write `folder`/Dataset900_Phantoms and beside it its answer key, also as a keep list of the clean cases.
+
+    The data set appears whole or not at all.
 
     Args:
         folder: an existing folder.
@@ -112,6 +115,8 @@ def write_phantom_dataset(folder: Path, *, plan: DataPlan, on_case: Callable[[st
         ):
             (temporary / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         write_table(key, ANSWER_KEY, folder / ANSWER_KEY_NAME, force=True)
+        clean: list[Row] = [{"case": row["case"], "keep": not row["dirty"], "reason": row["kind"]} for row in key]
+        write_table(clean, KEEP_LIST, folder / CLEAN_LIST_NAME, force=True)
         temporary.replace(folder / DATASET_NAME)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
