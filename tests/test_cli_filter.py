@@ -3,10 +3,9 @@
 import csv
 import io
 import json
-import subprocess
-import sys
 
 import pytest
+from command_line import auvtool
 from phantoms import write_raw_dataset
 
 from auvtool.dataset import open_dataset
@@ -17,18 +16,6 @@ from auvtool.tables import render
 
 # Ten cases; case_09 is the most uncertain, and case_04 has no AUV.
 AUV = [0.1, 0.2, 0.3, 0.4, None, 0.5, 0.6, 0.7, 0.8, 1.0]
-
-
-def auvtool(*arguments, stdin=None, cwd=None):
-    return subprocess.run(
-        [sys.executable, "-m", "auvtool", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        input=stdin,
-        cwd=cwd,
-    )
 
 
 def scores_text(kind="csv", *, small_only_in=None):
@@ -68,13 +55,13 @@ def test_keep_list_with_manifest(scores, tmp_path):
 @pytest.mark.parametrize("options", [["-o", "/dev/full"], ["-o", "/dev/full", "--ids"]])
 def test_full_disk(scores, options):
     done = auvtool("filter", scores, *options, "--quiet")
-    assert done.returncode == ExitCode.INVALID_INPUT
+    assert done.returncode == ExitCode.UNEXPECTED
     assert done.stderr.count("\n") == 1
     assert "got 'No space left on device'" in done.stderr
 
 
 def test_pipe_in_and_out():
-    done = auvtool("filter", "-", "--quantile", "0.8", stdin=scores_text("jsonl"))
+    done = auvtool("filter", "-", "--quantile", "0.8", input=scores_text("jsonl"))
     assert done.returncode == 0
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert list(rows[0]) == KEEP_LIST.column_names()

@@ -8,22 +8,12 @@ import sys
 
 import h5py
 import pytest
+from command_line import auvtool
 from features import case_features, random_maps, write_features
 
 from auvtool.errors import ExitCode
 from auvtool.schema import SCORES
 from auvtool.tables import read_table
-
-
-def auvtool(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "auvtool", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        **options,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import phantoms
 import pytest
+from command_line import auvtool
 
 from auvtool.errors import ExitCode
 from auvtool.feature_store import FeatureFile
@@ -20,11 +21,6 @@ from auvtool.feature_store import FeatureFile
 N_CASES = 3
 BAD = "case_01"
 GOOD = ("case_00", "case_02")
-
-
-def auvtool(*arguments: object) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "auvtool", *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=300)
 
 
 def extract(dataset: Path, output: Path, *options: object) -> subprocess.CompletedProcess[str]:

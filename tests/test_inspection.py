@@ -1,8 +1,7 @@
 import json
-import subprocess
-import sys
 
 import pytest
+from command_line import auvtool
 from features import case_features, random_maps, write_features
 
 from auvtool import __version__
@@ -11,16 +10,6 @@ from auvtool.extractors import EXTRACTORS
 from auvtool.inspection import MODELS, describe_file, versions
 from auvtool.schema import FAILURES, KEEP_LIST, METRICS, SCORES
 from auvtool.tables import write_table
-
-
-def auvtool(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "auvtool", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
 
 
 def test_versions_name_auvtool_and_what_is_not_installed():

@@ -2,11 +2,10 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import auvtool
 
 from auvtool.schema import KEEP_LIST, METRICS, SCORES
 from auvtool.tables import read_table
@@ -14,10 +13,8 @@ from auvtool.tables import read_table
 N_TRAINING, N_TEST = 6, 2
 
 
-def auvtool(*arguments: object) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "auvtool", *map(str, arguments)], capture_output=True, text=True, check=False
-    )
+def run(*arguments: object) -> str:
+    done = auvtool(*arguments, timeout=900)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -30,15 +27,15 @@ def chain(real_data, tmp_path_factory) -> Path:
         pytest.skip("no hippocampus data set among the real scans")
     folder = tmp_path_factory.mktemp("chain")
     dataset = _subset(source, folder / "Dataset004_Hippocampus")
-    auvtool("extract", dataset, "-o", folder / "F.h5", "--max-slices", 4, "-j", 2, "-q")
-    auvtool("score", folder / "F.h5", "-o", folder / "S.csv")
-    auvtool("filter", folder / "S.csv", "--quantile", 0.8, "-o", folder / "K.csv")
-    auvtool(
+    run("extract", dataset, "-o", folder / "F.h5", "--max-slices", 4, "-j", 2, "-q")
+    run("score", folder / "F.h5", "-o", folder / "S.csv")
+    run("filter", folder / "S.csv", "--quantile", 0.8, "-o", folder / "K.csv")
+    run(
         *("train", dataset, "--keep", folder / "K.csv", "-o", folder / "RUN", "--workspace", folder / "work"),
         *("--epochs", 2, "--iterations", 2, "--features", 8, "--batch-size", 2),
     )
-    auvtool("predict", folder / "RUN", dataset / "imagesTs", "-o", folder / "P", "--no-mirror")
-    auvtool("eval", folder / "P", dataset / "labelsTs", "-o", folder / "M.csv")
+    run("predict", folder / "RUN", dataset / "imagesTs", "-o", folder / "P", "--no-mirror")
+    run("eval", folder / "P", dataset / "labelsTs", "-o", folder / "M.csv")
     return folder
 
 
