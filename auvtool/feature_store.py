@@ -147,6 +147,11 @@ class FeatureFile:
         if not path.is_file():
             raise self._error(expected="a feature file", found="no such file", cure="check the path")
         try:
+            path.open("rb").close()
+        except OSError as error:
+            found = f"'{error.strerror}'"
+            raise self._error(expected="a readable file", found=found, cure="check its rights") from error
+        try:
             # Reading needs no lock, and network file systems often have none to give.
             self._file = h5py.File(path, "r", locking=False)
         except OSError as error:

@@ -83,6 +83,7 @@ def with_common_options(command: Callable[..., None]) -> Callable[..., None]:
     for parameter in parameters:
         for metadata in getattr(parameter.annotation, "__metadata__", ()):
             metadata.show_envvar = False  # the help of `auvtool` says the rule once
+            metadata.readable = False  # what cannot be read is an input error, said in one line where it is read
 
     @functools.wraps(command)
     def wrapped(*args: Any, **options: Any) -> None:
