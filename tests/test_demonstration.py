@@ -149,27 +149,48 @@ def metrics_of(*dice: tuple[str, float | None]) -> list[Row]:
     return [{"case": "x", "class_id": 1, "class_name": name, "dice": value} for name, value in dice]
 
 
+def dice_words(metrics: dict[str, list[Row]], dropped: str) -> list[str]:
+    item = findings.Ranking("auv", {"a": 1.0}, frozenset(dropped))
+    rows = findings.dice_rows(metrics)
+    return findings.dice_text(rows, KEY, item, base="all", random="random", clean="clean", n_test=4)
+
+
 def test_dice_of_each_training_by_class_and_their_mean() -> None:
     before = metrics_of(("liver", 0.8), ("liver", 0.6), ("lesion", None), ("lesion", 0.1))
     before.append({"case": "x", "class_id": None, "class_name": "all", "dice": 0.99})
-    metrics = {"all": before, "auv": metrics_of(("liver", 0.9), ("lesion", 0.1)), "clean": before}
+    metrics = {"all": before, "auv": metrics_of(("liver", 0.9), ("lesion", 0.1)), "random": before, "clean": before}
     rows = findings.dice_rows(metrics)
     assert [row["class"] for row in rows] == ["liver", "lesion", "all"]
-    assert rows[0] == {"class": "liver", "all": pytest.approx(0.7), "auv": 0.9, "clean": pytest.approx(0.7)}
+    assert rows[0]["all"] == pytest.approx(0.7)
+    assert rows[0]["auv"] == 0.9
     assert rows[2]["all"] == pytest.approx(0.4)  # the mean of the classes, not the whole-case row
-    text = findings.dice_text(rows, base="all", filtered="auv", clean="clean", n_test=4)
-    assert text[0].endswith("mean Dice 0.400 -> 0.500 (+0.100, better)")
-    assert "mean Dice 0.400 -> 0.400 (+0.000, no difference to speak of)" in text[1]
+    text = dice_words(metrics, "ab")
+    assert text[0].endswith("mean Dice 0.400 -> 0.500 (+0.100)")
+    assert text[1].endswith("mean Dice 0.400 -> 0.400 (+0.000)")
+
+
+def test_a_better_dice_is_not_called_a_find_when_nothing_was_found() -> None:
+    better = metrics_of(("liver", 0.9))
+    metrics = {"all": metrics_of(("liver", 0.3)), "auv": better, "random": better, "clean": better}
+    # 2 of 4 cases are dirty: one of two dropped is chance, both are not.
+    assert any("not because dirty cases were found" in line for line in dice_words(metrics, "ac"))
+    assert not any("not because dirty cases were found" in line for line in dice_words(metrics, "ab"))
 
 
 def test_a_class_that_no_case_has_is_null_and_left_out_of_the_mean() -> None:
     nothing = metrics_of(("liver", None), ("lesion", None))
-    metrics = {"all": metrics_of(("liver", 0.5), ("lesion", None)), "auv": metrics_of(("liver", 0.4)), "clean": nothing}
-    rows = findings.dice_rows(metrics)
-    assert rows[1] == {"class": "lesion", "all": None, "auv": None, "clean": None}
-    text = findings.dice_text(rows, base="all", filtered="auv", clean="clean", n_test=4)
-    assert text[0].endswith("(-0.100, worse)")
-    assert "mean Dice not defined" in text[1]
+    first = metrics_of(("liver", 0.5), ("lesion", None))
+    metrics = {"all": first, "auv": metrics_of(("liver", 0.4)), "random": first, "clean": nothing}
+    assert findings.dice_rows(metrics)[1] == {
+        "class": "lesion",
+        "all": None,
+        "auv": None,
+        "random": None,
+        "clean": None,
+    }
+    text = dice_words(metrics, "a")
+    assert text[0].endswith("(-0.100)")
+    assert text[2].endswith("mean Dice not defined")
 
 
 def test_steps_run_print_their_command_and_are_skipped_when_done(tmp_path: Path) -> None:
@@ -208,16 +229,19 @@ def test_as_many_cases_are_dropped_as_are_dirty() -> None:
 
 
 def test_the_trainings_differ_in_the_keep_list_alone() -> None:
-    steps = dict(commands.step_groups(plan_in(Path("demo"))))
-    lines = {step.command_line for name, group in steps.items() if "nnU-Net" in name for step in group}
-    plain = {
-        line.replace(" --keep demo/keep_auv.csv", "").replace(" --keep demo/keep_answer_key.csv", "") for line in lines
-    }
-    assert len(lines) == 3
-    assert (
-        len({line.replace("run_all", "RUN").replace("run_auv", "RUN").replace("run_clean", "RUN") for line in plain})
-        == 1
-    )
+    plan = plan_in(Path("demo"))
+    steps = {step.name: step.arguments for _, group in commands.step_groups(plan) for step in group}
+    rest = set()
+    for arm in plan.arms:
+        arguments = list(steps[f"train_{arm}"])
+        if arm != "all":
+            place = arguments.index("--keep")
+            assert arguments[place + 1] == str(plan.keep_list(arm))
+            del arguments[place : place + 2]
+        arguments.remove(f"demo/run_{arm}")
+        rest.add(tuple(arguments))
+    assert len(plan.arms) == 4
+    assert len(rest) == 1
 
 
 def test_the_folder_of_a_demo_is_found_again_and_no_other_is_touched(tmp_path: Path) -> None:

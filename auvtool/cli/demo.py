@@ -42,7 +42,7 @@ def demo(
     data = DataPlan(seed=seed)
     plan = DemoPlan(output, data, jobs)
     if quick:
-        plan = DemoPlan(output, data, jobs, extractor="identity", quantifiers=("auv",), epochs=1, iterations=2)
+        plan = DemoPlan(output, data, jobs, extractor="identity", quantifiers=("auv", "random"), epochs=1, iterations=2)
     start = time.monotonic()
     open_folder(plan, force=force)
     found = run(plan, show=not console.is_quiet(), say=console.info)
@@ -52,8 +52,10 @@ def demo(
 
 
 def _print_findings(plan: "DemoPlan", found: "Findings") -> None:
+    from auvtool.demonstration.commands import RANDOM
+
     columns = ["case", "fault", "label Dice"]
-    for name in plan.quantifiers:
+    for name in (item for item in plan.quantifiers if item != RANDOM):
         columns += [name, f"{name} rank", f"{name} drops"]
     print()
     console.print_table(
@@ -64,7 +66,7 @@ def _print_findings(plan: "DemoPlan", found: "Findings") -> None:
     print()
     print("\n".join(found.detection))
     print()
-    title = f"Mean Dice on {plan.data.n_test} clean test cases, trained on all cases or on those that a score keeps"
+    title = f"Mean Dice on {plan.data.n_test} clean test cases, trained on all cases or without some"
     console.print_table(found.dice, ["class", *plan.arms], title=title)
     print()
     print("\n".join(found.comparison))

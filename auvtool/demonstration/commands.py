@@ -8,6 +8,7 @@ from auvtool.demonstration.phantom_data import CLEAN_LIST_NAME, DATASET_NAME, FA
 from auvtool.manifest import manifest_path
 
 ALL_CASES = "all"
+RANDOM = "random"  # the control: as many cases dropped blindly
 CLEAN_CASES = "clean"  # all dirty cases left out, by the answer key: the most that any score could reach
 
 
@@ -21,7 +22,7 @@ class DemoPlan:
         jobs: commands, or cases of one command, at once.
         extractor: as `extract --extractor` takes it.
         quantifiers: what to rank and filter cases by, as `score --quantifier` takes it; the first one's keep list is
-            trained on.
+            trained on. "random" is the control of what dropping cases does by itself.
         epochs, iterations: length of a training.
     """
 
@@ -29,7 +30,7 @@ class DemoPlan:
     data: DataPlan
     jobs: int
     extractor: str = "litemedsam"
-    quantifiers: tuple[str, ...] = ("auv", "agreement")
+    quantifiers: tuple[str, ...] = ("auv", "agreement", RANDOM)
     epochs: int = 10
     iterations: int = 80
 
@@ -40,8 +41,8 @@ class DemoPlan:
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """The trainings: on all cases, on those that the first quantifier keeps, and on the clean ones."""
-        return (ALL_CASES, self.quantifiers[0], CLEAN_CASES)
+        """The trainings: on all cases, on those that the first quantifier or chance keeps, and on the clean ones."""
+        return (ALL_CASES, self.quantifiers[0], RANDOM, CLEAN_CASES)
 
     @property
     def quantile(self) -> float:
@@ -68,7 +69,7 @@ def step_groups(plan: DemoPlan) -> list[tuple[str, tuple[Step, ...]]]:
         ("Scores", tuple(_score(plan, name) for name in plan.quantifiers)),
         ("Keep lists", tuple(_filter(plan, name) for name in plan.quantifiers)),
         (
-            "The same small nnU-Net on all cases, on the kept ones, on the clean ones",
+            "The same small nnU-Net on all cases, on the kept ones, and on two controls",
             tuple(_train(plan, arm) for arm in plan.arms),
         ),
         ("Predictions of the clean test cases", tuple(_predict(plan, arm) for arm in plan.arms)),
@@ -91,7 +92,9 @@ def _extract(plan: DemoPlan) -> Step:
 
 
 def _score(plan: DemoPlan, quantifier: str) -> Step:
-    chosen = () if quantifier == "auv" else ("--quantifier", quantifier)
+    chosen: tuple[object, ...] = () if quantifier == "auv" else ("--quantifier", quantifier)
+    if quantifier == RANDOM:
+        chosen = (*chosen, "--seed", plan.data.seed)
     output = plan.scores(quantifier)
     return _step(f"score_{quantifier}", "score", _features(plan), *chosen, "-o", output, output=output)
 

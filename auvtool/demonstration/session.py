@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from auvtool.atomic import write_text
 from auvtool.demonstration import findings
 from auvtool.demonstration.chain import run_together
-from auvtool.demonstration.commands import ALL_CASES, CLEAN_CASES, DemoPlan, step_groups
+from auvtool.demonstration.commands import ALL_CASES, CLEAN_CASES, RANDOM, DemoPlan, step_groups
 from auvtool.demonstration.phantom_data import ANSWER_KEY_NAME, write_phantom_dataset
 from auvtool.errors import UsageError
 from auvtool.schema import ANSWER_KEY, KEEP_LIST, METRICS, SCORES, Row
@@ -102,6 +102,12 @@ def read_findings(plan: DemoPlan) -> Findings:
         findings.detection_text(key, rankings),
         dice,
         findings.dice_text(
-            dice, base=ALL_CASES, filtered=plan.quantifiers[0], clean=CLEAN_CASES, n_test=plan.data.n_test
+            dice,
+            key,
+            {item.name: item for item in rankings}[plan.quantifiers[0]],
+            base=ALL_CASES,
+            random=RANDOM,
+            clean=CLEAN_CASES,
+            n_test=plan.data.n_test,
         ),
     )
