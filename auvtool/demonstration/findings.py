@@ -148,8 +148,8 @@ def dice_text(
             "it is not because dirty cases were found."
         )
     lines.append(
-        f"One seed, {n_test} test cases, a training of a minute. With three training seeds the run on all cases gave mean "
-        f"Dice from {SEED_RANGE[0]:.2f} to {SEED_RANGE[1]:.2f}: believe no difference of one run that is smaller."
+        f"One seed, {n_test} test cases, a training of a minute. With three training seeds the run on all cases gave "
+        f"mean Dice from {SEED_RANGE[0]:.2f} to {SEED_RANGE[1]:.2f}: believe no difference of one run that is smaller."
     )
     return lines
 
