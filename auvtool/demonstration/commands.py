@@ -32,7 +32,7 @@ class DemoPlan:
     extractor: str = "litemedsam"
     quantifiers: tuple[str, ...] = ("auv", "agreement", RANDOM)
     epochs: int = 10
-    iterations: int = 80
+    iterations: int = 64
 
     @property
     def dataset(self) -> Path:

@@ -83,9 +83,7 @@ def run(plan: DemoPlan, *, show: bool, say: Callable[[str], None]) -> Findings:
         write_phantom_dataset(plan.folder, plan=plan.data, on_case=lambda _: None)
     for number, (heading, steps) in enumerate(step_groups(plan), start=2):
         say(f"[{number}/{n_steps}] {heading}")
-        # Each is on one thread, and three on two cores end sooner than two and then one.
-        at_once = 1 if plan.jobs == 1 else len(steps)
-        run_together(steps, logs=plan.folder / "logs", at_once=at_once, show=show, say=say)
+        run_together(steps, logs=plan.folder / "logs", at_once=plan.jobs, show=show, say=say)
     return read_findings(plan)
 
 
