@@ -29,9 +29,15 @@ class Verbosity:
 _verbosity = Verbosity()
 
 
-def set_verbosity(*, quiet: bool, verbose: bool) -> None:
-    """Set by the options that every command has; quiet wins."""
-    _verbosity.level = -1 if quiet else int(verbose)
+def be_quiet() -> None:
+    """For --quiet, which wins over --verbose."""
+    _verbosity.level = -1
+
+
+def be_verbose() -> None:
+    """For --verbose."""
+    if not is_quiet():
+        _verbosity.level = 1
 
 
 def is_quiet() -> bool:
@@ -143,4 +149,6 @@ def print_table(rows: Sequence[Row], columns: Sequence[str], *, title: str = "",
 def _readable(value: object) -> str:
     if value is None:
         return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -48,9 +48,10 @@ def test_every_command_is_in_the_readme_table():
         assert re.search(rf"^\| `{command}\b", README, flags=re.MULTILINE), command
 
 
-@pytest.mark.parametrize(
-    "table", [schema.SCORES, schema.KEEP_LIST, schema.METRICS, schema.FAILURES], ids=lambda table: table.name
-)
+TABLES = [value for value in vars(schema).values() if isinstance(value, schema.TableSchema)]
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 def test_every_column_of_a_table_is_in_the_readme(table):
     row = next(line for line in README.splitlines() if line.startswith(f"| `{table.name}`"))
     assert f"| {table.version} |" in row

@@ -29,13 +29,13 @@ Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice."
 
 def _set_quiet(value: bool) -> bool:
     if value:
-        console.set_verbosity(quiet=True, verbose=False)
+        console.be_quiet()
     return value
 
 
 def _set_verbose(value: bool) -> bool:
     if value:
-        console.set_verbosity(quiet=False, verbose=True)
+        console.be_verbose()
     return value
 
 
