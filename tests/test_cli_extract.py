@@ -14,9 +14,8 @@ from auvtool.feature_store import FeatureFile
 
 
 @pytest.fixture(autouse=True)
-def normal_verbosity():
-    yield
-    console.set_verbosity(quiet=False, verbose=False)
+def normal_verbosity(monkeypatch):
+    monkeypatch.setattr(console, "_verbosity", console.Verbosity())
 
 
 @pytest.fixture

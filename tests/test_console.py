@@ -19,7 +19,7 @@ def normal_verbosity(monkeypatch):
 
 def test_a_table_in_a_pipe_is_plain_text(capsys):
     console.print_table(ROWS, ["case", "keep", "auv", "reason"])
-    lines = [line.split(maxsplit=3) for line in capsys.readouterr().out.splitlines()]
+    lines = [line.strip().split(maxsplit=3) for line in capsys.readouterr().out.splitlines()]
     assert lines[1] == ["[a]", "yes", "0.123", "-"]  # brackets of a name are no markup
     assert lines[2] == ["b", "no", "-", "AUV 1 above 0.5"]
 
