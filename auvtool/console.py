@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from auvtool.schema import Row
@@ -125,6 +126,11 @@ def is_terminal(stream: object) -> bool:
         return False
     isatty = getattr(stream, "isatty", None)
     return bool(os.environ.get("FORCE_COLOR")) or bool(isatty is not None and isatty())
+
+
+def wants_reading(output: Path, table_format: str | None) -> bool:
+    """Whether a table goes to a person: no file, no format was named, and stdout is a terminal (not a pipe)."""
+    return str(output) == "-" and table_format is None and sys.stdout.isatty()
 
 
 def print_table(rows: Sequence[Row], columns: Sequence[str], *, title: str = "", to_stderr: bool = False) -> None:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -28,6 +29,7 @@ from auvtool.errors import InputError, one_line
 _SPACING_2D_MM = 999.0
 _GIPL_HEADER_BYTES = 256
 _SMALLEST_VOXEL_MM3 = 1e-9
+_stderr_lock = threading.Lock()
 
 _nibabel: Any = nibabel  # neither has types for what is used here
 _sitk: Any = SimpleITK
@@ -182,12 +184,13 @@ def _as_2d(affine: np.ndarray) -> np.ndarray:
 @contextmanager
 def _quiet_stderr() -> Iterator[None]:
     """Nothing on file descriptor 2: MetaImage prints its complaints there from C++, beside the exception it raises."""
-    saved = os.dup(2)
-    null = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(null)
-        os.close(saved)
+    with _stderr_lock:  # the descriptor belongs to the whole process
+        saved = os.dup(2)
+        null = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(null, 2)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(null)
+            os.close(saved)

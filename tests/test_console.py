@@ -1,5 +1,7 @@
 """What a person sees: plain text where there is no terminal, nothing but errors under --quiet."""
 
+from pathlib import Path
+
 import pytest
 
 from auvtool import console
@@ -73,3 +75,12 @@ def test_what_counts_as_a_terminal(environment, expected, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert console.is_terminal(object()) is expected
+
+
+def test_a_pipe_gets_csv_even_when_colour_is_forced(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert not console.wants_reading(Path("-"), None)  # stdout is captured here: no terminal
+    monkeypatch.setattr(console.sys, "stdout", type("Terminal", (), {"isatty": lambda self: True})())
+    assert console.wants_reading(Path("-"), None)
+    assert not console.wants_reading(Path("-"), "csv")
+    assert not console.wants_reading(Path("S.csv"), None)

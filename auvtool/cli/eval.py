@@ -1,6 +1,5 @@
 """`auvtool eval`."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,7 +72,7 @@ def eval(
         for note in case.warnings:
             console.warn(note)
     if result.cases:
-        on_terminal = output == STANDARD_STREAM and table_format is None and sys.stdout.isatty()
+        on_terminal = console.wants_reading(output, table_format)
         if table_format == _NNUNET:
             _write_summary(result, output, force=force)
         elif not on_terminal:

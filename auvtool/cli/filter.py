@@ -168,7 +168,7 @@ def _write(judged: Sequence[Row], output: Path, *, ids: bool, table_format: str 
             sys.stdout.write(text)
         else:
             write_text(output, text, force=force)
-    elif output == STANDARD_STREAM and table_format is None and console.is_terminal(sys.stdout):
+    elif console.wants_reading(output, table_format):
         console.print_table(judged, KEEP_LIST.column_names())
     else:
         write_table(judged, KEEP_LIST, output, requested=table_format, force=force)

@@ -1,6 +1,5 @@
 """`auvtool score`."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -82,7 +81,7 @@ def score(
         rows = score_features(file, options, classes=wanted, quantifier=quantifier, seed=seed)
         weights = file.header.weights_sha256
     _say_what_was_seen(rows, options if quantifier == "auv" else None)
-    if output == STANDARD_STREAM and table_format is None and sys.stdout.isatty():
+    if console.wants_reading(output, table_format):
         console.print_table(_ranked(rows), ("rank", "case", "auv", "scale", "status", "n_slices", "volume_ml"))
         return
     write_table(rows, SCORES, output, requested=table_format, force=force)
