@@ -55,7 +55,8 @@ def atomic_path(path: Path, *, force: bool) -> Iterator[Path]:
             yield temporary
             _flush_to_disk(temporary)
             temporary.replace(path)
-            _flush_to_disk(path.parent)
+            if os.name == "posix":  # elsewhere a folder cannot be opened, and renaming needs no flush of it
+                _flush_to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
