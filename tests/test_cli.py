@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -95,7 +94,7 @@ def test_closed_pipe_ends_quietly():
     ("number", "code"), [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED)]
 )
 def test_signals_end_with_their_exit_code(number, code, tmp_path):
-    # `score -` of a fifo that nobody writes waits for ever: a place to be interrupted in.
+    # Scores that come from a fifo that nobody writes to: a place to be interrupted in.
     fifo = tmp_path / "scores.csv"
     os.mkfifo(fifo)
     process = subprocess.Popen(
@@ -104,9 +103,9 @@ def test_signals_end_with_their_exit_code(number, code, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    time.sleep(1.5)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
+    with fifo.open("w"):  # opens when the program has opened it to read
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
     assert process.returncode == code
     assert "Traceback" not in errors
 
