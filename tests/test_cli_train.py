@@ -1,10 +1,12 @@
 """`auvtool train` as a command; the training itself is in test_training."""
 
 import json
+import os
 import shlex
 
 import pytest
-from training_phantoms import KEPT
+from command_line import auvtool
+from training_phantoms import KEPT, write_balls
 from typer.testing import CliRunner
 
 from auvtool.cli.app import app
@@ -95,3 +97,23 @@ def test_ids_are_named_with_commas_or_in_a_file(tmp_path):
     assert parse_case_ids(None, "--cases") is None
     with pytest.raises(UsageError, match="--cases"):
         parse_case_ids(" , ", "--cases")
+
+
+def test_a_data_set_in_nnunet_raw_is_prepared_where_the_variables_say(tmp_path):
+    folders = {name: tmp_path / name for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    dataset = write_balls(folders["nnUNet_raw"] / "Dataset900_Balls", n_cases=5)
+    before = {path: path.stat().st_mtime_ns for path in dataset.rglob("*")}
+    run = tmp_path / "out" / "RUN"
+    run.parent.mkdir()
+    size = shlex.split("--epochs 1 --iterations 1 --batch-size 2 --features 4 --patch-size 32,32")
+    options = ["-o", run, "--loss", "plain", "-c", "2d", "--validate", "-j", "2"]
+    variables = {name: str(folder) for name, folder in folders.items()}
+    done = auvtool("train", dataset, *size, *options, env={**os.environ, **variables})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{run / 'fold_0' / 'checkpoint_final.pth'}\n"
+    prepared = folders["nnUNet_preprocessed"] / "Dataset900_Balls"
+    assert len(json.loads((prepared / "splits_final.json").read_text())) == 5
+    assert len(list((prepared / "nnUNetPlans_2d").glob("*.pkl"))) == 5
+    assert (run / "fold_0" / "validation" / "summary.json").is_file()
+    assert [path.name for path in run.parent.iterdir() if path.name.startswith("nnUNet")] == []
+    assert {path: path.stat().st_mtime_ns for path in dataset.rglob("*")} == before
