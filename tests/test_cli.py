@@ -142,3 +142,17 @@ def test_python_m_auvtool_is_the_console_script():
         subprocess.run([script, "--help"], capture_output=True, text=True, check=True).stdout
         == auvtool("--help").stdout
     )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_worker_ends_at_once_when_its_pool_ends():
+    code = (
+        "import os, signal, sys\n"
+        "from auvtool.cli.app import prepare_process\n"
+        "prepare_process()\n"
+        "assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL\n"
+        "child = os.fork()\n"
+        "if child == 0:\n    os._exit(0 if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL else 1)\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -94,12 +94,20 @@ def _terminate(signal_number: int, frame: FrameType | None) -> None:
     raise SystemExit(ExitCode.TERMINATED)  # unwinds, so temporary files are removed
 
 
+def _end_at_once_on_sigterm() -> None:
+    # A pool (nnU-Net's) ends its forked workers by SIGTERM and waits for them. A Python handler would not run in a
+    # worker that has just begun to wait for its lock: both would wait for ever.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def prepare_process() -> None:
     """One thread a process, set before torch or numpy load: more only spin against each other."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if hasattr(signal, "SIGTERM"):
         signal.signal(signal.SIGTERM, _terminate)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_end_at_once_on_sigterm)
 
 
 def main() -> None:
