@@ -94,10 +94,20 @@ def _terminate(signal_number: int, frame: FrameType | None) -> None:
     raise SystemExit(ExitCode.TERMINATED)  # unwinds, so temporary files are removed
 
 
+def _hold_sigterm() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def _release_sigterm() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
 def _end_at_once_on_sigterm() -> None:
     # A pool (nnU-Net's) ends its forked workers by SIGTERM and waits for them. A Python handler would not run in a
-    # worker that has just begun to wait for its lock: both would wait for ever.
+    # worker that has just begun to wait for its lock: both would wait for ever. The signal is held over the fork, so
+    # that none is answered before this.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _release_sigterm()
 
 
 def prepare_process() -> None:
@@ -107,7 +117,9 @@ def prepare_process() -> None:
     if hasattr(signal, "SIGTERM"):
         signal.signal(signal.SIGTERM, _terminate)
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_end_at_once_on_sigterm)
+        os.register_at_fork(
+            before=_hold_sigterm, after_in_parent=_release_sigterm, after_in_child=_end_at_once_on_sigterm
+        )
 
 
 def main() -> None:
