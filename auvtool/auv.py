@@ -1,68 +1,82 @@
-"""Aleatoric uncertainty value: the scale of each case on the axis that its data set spans (eq. 6)."""
+"""Aleatoric uncertainty value: where a case lies on the axis that its data set spans (eq. 6)."""
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from auvtool.arrays import Scale
 
+Side: TypeAlias = Literal["certain", "uncertain"]
+
 
 @dataclass(frozen=True)
 class AuvAxis:
-    """The axis of eq. 6: smallest and largest log S of a data set, with the constants it was made with.
+    """The axis of eq. 6: smallest and largest coordinate of a data set, with what they were made with.
 
     Stored beside the AUV, so that a new case can be placed among the old ones.
 
     Args:
-        log_min: smallest log(S + log_eps).
-        log_max: largest log(S + log_eps).
-        log_eps: added to S before the logarithm.
-        range_eps: added to log_max - log_min. Eq. 6 has none; the released example adds 1e-8.
+        minimum: smallest coordinate (of the scale S: log S); with a center the smallest distance from it.
+        maximum: largest coordinate.
+        high: whether a high coordinate means a certain or an uncertain case.
+        range_eps: added to maximum - minimum. Eq. 6 has none; the released example adds 1e-8.
+        center: two-sided: the coordinate from which distances are taken, and far means uncertain; None: one-sided.
     """
 
-    log_min: float
-    log_max: float
-    log_eps: float
+    minimum: float
+    maximum: float
+    high: Side
     range_eps: float = 0.0
+    center: float | None = None
 
 
-def fit_axis(scales: Scale, *, log_eps: float, range_eps: float = 0.0) -> AuvAxis | None:
-    """The axis that a data set's scales span; None when no case has a scale.
+def log_coordinates(values: Scale, *, log_eps: float) -> Scale:
+    """log(value + log_eps), the coordinate of eq. 6; nan stays nan.
 
     Raises:
-        ValueError: see `place`.
+        ValueError: a value is negative or infinite, or is 0 with log_eps 0.
     """
-    logarithms = _log(scales, log_eps)
-    logarithms = logarithms[~np.isnan(logarithms)]
-    if logarithms.size == 0:
+    values = np.asarray(values, dtype=np.float64)
+    if np.isinf(values).any() or (values < 0).any():
+        raise ValueError("expected finite values >= 0 for a logarithm, got others")
+    if (values + log_eps <= 0.0).any():
+        raise ValueError("expected values > 0 for a logarithm without eps, got 0")
+    return np.asarray(np.log(values + log_eps))
+
+
+def fit_axis(coordinates: Scale, *, high: Side, range_eps: float = 0.0, two_sided: bool = False) -> AuvAxis | None:
+    """The axis that the coordinates of a data set span; None when no case has one.
+
+    `two_sided` measures how far a case lies from the data set's median, on either side: some faults raise a quantifier
+    and others lower it, and a one-sided axis takes half of them for the cleanest cases.
+    """
+    known = np.asarray(coordinates, dtype=np.float64)
+    known = known[~np.isnan(known)]
+    if known.size == 0:
         return None
-    return AuvAxis(float(logarithms.min()), float(logarithms.max()), log_eps, range_eps)
+    center = float(np.median(known)) if two_sided else None
+    if center is not None:
+        known, high = np.abs(known - center), "uncertain"
+    return AuvAxis(float(known.min()), float(known.max()), high, range_eps, center)
 
 
-def place(scales: Scale, axis: AuvAxis) -> Scale:
-    """AUV of each scale on a given axis (eq. 6): 0 at its most certain case, 1 at its most uncertain one.
+def place(coordinates: Scale, axis: AuvAxis) -> Scale:
+    """AUV of each coordinate on a given axis (eq. 6): 0 at its most certain case, 1 at its most uncertain one.
 
-    AUV = 1 - (log S - log_min) / (log_max - log_min + range_eps), log S with the axis' own log_eps.
+    With x the coordinate (or its distance from the axis' center) and t = (x - minimum) / (maximum - minimum +
+    range_eps), AUV = 1 - t where high means certain (eq. 6, x = log S), t where high means uncertain.
 
     Returns:
-        One AUV a scale, dimensionless; outside [0, 1] for a new case beyond the axis; nan where the scale is nan. Where
-        all cases of the axis are equal (or there was one only) no case is more uncertain than another: nan, unless
-        range_eps makes the division possible (then 1, as released).
-
-    Raises:
-        ValueError: a scale is negative or infinite, or is 0 with log_eps 0.
+        One AUV a coordinate, dimensionless; outside [0, 1] for a new case beyond the axis; nan where the coordinate is
+        nan. Where all cases of the axis are equal (or there was one only) no case is more uncertain than another: nan,
+        unless range_eps makes the division possible (then t = 0, as released).
     """
-    logarithms = _log(scales, axis.log_eps)
-    width = axis.log_max - axis.log_min + axis.range_eps
+    values = np.asarray(coordinates, dtype=np.float64)
+    if axis.center is not None:
+        values = np.abs(values - axis.center)
+    width = axis.maximum - axis.minimum + axis.range_eps
     if width <= 0.0:
-        return np.full_like(logarithms, np.nan)
-    return np.asarray(1.0 - (logarithms - axis.log_min) / width)
-
-
-def _log(scales: Scale, log_eps: float) -> Scale:
-    values = np.asarray(scales, dtype=np.float64)
-    if np.isinf(values).any() or (values < 0).any():
-        raise ValueError("expected finite scales >= 0, got others")
-    if (values + log_eps <= 0.0).any():
-        raise ValueError("expected scales > 0 for a logarithm without eps, got 0")
-    return np.asarray(np.log(values + log_eps))
+        return np.full_like(values, np.nan)
+    share = (values - axis.minimum) / width
+    return np.asarray(1.0 - share if axis.high == "certain" else share)

@@ -2,12 +2,12 @@
 
 ```
 /                       attributes schema, schema_version, header (JSON, see FeatureHeader)
-/cases/<case id>        attributes complete = 1, spacing_mm, shape, slice_axis
+/cases/<case id>        attributes complete = 1, spacing_mm, shape, slice_axis, log_residual_probability
   status                (channel,) ok | absent | flat
-  n_slices n_voxels     (channel,) int64       volume_ml (channel,) float64
-  spectra/<logits|probabilities>_<unfolding>_<centering>   float64, the channels one after the other
-  spectra/rank_<unfolding>                                 (channel,) int64, how many values belong to each; 0: absent
-  spectra/channels_<centering>                             (channel, feature) float64
+  n_slices n_voxels n_feature_voxels   (channel,) int64        volume_ml (channel,) float64
+  spectra/<roi>_<logits|probabilities>_<unfolding>_<centering>   float64, the channels one after the other
+  spectra/<roi>_rank_<unfolding>                                 (channel,) int64, values of each; 0: absent
+  spectra/channels_<centering>                                   (channel, feature) float64
   class_features        (channel, feature) float32
   voxel_statistics      (channel, statistic) float64, attribute columns (JSON)
   agreement             (channel, 3) float64, attribute columns (JSON)
@@ -16,7 +16,8 @@
 
 A group's name is its case id with %, / and a leading dot percent-encoded (`group_name`). Equal features give equal
 bytes: nothing in the file tells the time. A file may come from a stranger, so links and types that are not in the
-layout are refused. The module feature_writer writes it.
+layout are refused. The module feature_writer writes it. A roi is "volume" (all of the decoder's grid on the decoded
+slices) or "class-box" (the box around the class region; empty without prompts).
 """
 
 import hashlib
@@ -40,8 +41,10 @@ from auvtool.spectrum import CENTERINGS, UNFOLDINGS, Centering, Unfolding
 
 Status: TypeAlias = Literal["ok", "absent", "flat"]
 MapKind: TypeAlias = Literal["logits", "probabilities"]
-SpectrumKey: TypeAlias = tuple[MapKind, Unfolding, Centering]
+Roi: TypeAlias = Literal["volume", "class-box"]
+SpectrumKey: TypeAlias = tuple[Roi, MapKind, Unfolding, Centering]
 MAP_KINDS: tuple[MapKind, ...] = get_args(MapKind)
+ROIS: tuple[Roi, ...] = get_args(Roi)
 AGREEMENT_COLUMNS = ("dice", "iou", "predicted_iou")
 
 
@@ -74,6 +77,11 @@ class FeatureHeader:
         """SHA-256 of all of the above."""
         return hashlib.sha256(json.dumps(self._record(), sort_keys=True).encode()).hexdigest()
 
+    @property
+    def extraction_fingerprint(self) -> str:
+        """The same without the data set's name: values of two data sets compare where it is equal."""
+        return hashlib.sha256(json.dumps({**self._record(), "dataset": ""}, sort_keys=True).encode()).hexdigest()
+
     def to_json(self) -> str:
         return json.dumps({**self._record(), "fingerprint": self.fingerprint}, sort_keys=True)
 
@@ -98,12 +106,14 @@ class CaseFeatures:
         status: "absent": the class is not in this case; "flat": its map has no variation.
         n_slices: slices that the map was decoded on.
         n_voxels: voxels of the class region in the whole case; volume_ml the same in ml.
-        spectra: (logits or probabilities, unfolding, centering) -> the singular values of each channel's map,
+        n_feature_voxels: voxels of the class region on the decoder's grid, behind channel_spectra and class_features.
+        spectra: (roi, logits or probabilities, unfolding, centering) -> the singular values of each channel's map,
             largest first, empty where absent. Empty with --store maps.
         channel_spectra: centering -> singular values of the (feature x voxel) matrix within the class region, per case.
         class_features: mean over the class region of the decoder's last features.
         voxel_statistics: statistics of the input image within the class region; nan where absent.
         agreement: of the prompted mask with the label: Dice, IoU, and the IoU that the decoder predicts.
+        log_residual_probability: see `ResidualProbability.mean_log`; nan without prompts.
         shape: (d, h, w) of the volume, spacing_mm in the same order.
     """
 
@@ -113,6 +123,7 @@ class CaseFeatures:
     status: tuple[Status, ...]
     n_slices: Int64[np.ndarray, " channel"]
     n_voxels: Int64[np.ndarray, " channel"]
+    n_feature_voxels: Int64[np.ndarray, " channel"]
     volume_ml: Float[np.ndarray, " channel"]
     spectra: Mapping[SpectrumKey, list[Float[np.ndarray, " rank"]]]
     channel_spectra: Mapping[Centering, Float[np.ndarray, "channel feature"]]
@@ -120,6 +131,7 @@ class CaseFeatures:
     voxel_statistics: Float[np.ndarray, "channel statistic"]
     statistic_names: tuple[str, ...]
     agreement: Float[np.ndarray, "channel 3"]
+    log_residual_probability: float
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
     slice_axis: str
@@ -265,6 +277,7 @@ class FeatureFile:
             status=status,
             n_slices=self._array(group, "n_slices", "i", 1, length=n),
             n_voxels=self._array(group, "n_voxels", "i", 1, length=n),
+            n_feature_voxels=self._array(group, "n_feature_voxels", "i", 1, length=n),
             volume_ml=self._array(group, "volume_ml", "f", 1, length=n),
             spectra=spectra,
             channel_spectra=channel_spectra,
@@ -272,6 +285,7 @@ class FeatureFile:
             voxel_statistics=statistics,
             statistic_names=tuple(str(name) for name in names),
             agreement=self._array(group, "agreement", "f", 2, length=n),
+            log_residual_probability=float(group.attrs["log_residual_probability"]),
             shape=(d, h, w),
             spacing_mm=(spacing_d, spacing_h, spacing_w),
             slice_axis=np.bytes_(group.attrs["slice_axis"]).decode("ascii"),
@@ -284,16 +298,17 @@ class FeatureFile:
         if "spectra" not in case:  # --store maps
             return spectra, {}
         group = self._group(case, "spectra")
-        for unfolding in UNFOLDINGS:
-            ranks = self._array(group, f"rank_{unfolding}", "i", 1, length=n_channels)
-            if (ranks < 0).any():
-                raise ValueError(f"rank_{unfolding} below 0")
-            ends = np.cumsum(ranks)
-            for kind in MAP_KINDS:
-                for centering in CENTERINGS:
-                    name = f"{kind}_{unfolding}_{centering}"
-                    values = self._array(group, name, "f", 1, length=int(ranks.sum()))
-                    spectra[kind, unfolding, centering] = np.split(values, ends[:-1])
+        for roi in ROIS:
+            for unfolding in UNFOLDINGS:
+                ranks = self._array(group, f"{roi}_rank_{unfolding}", "i", 1, length=n_channels)
+                if (ranks < 0).any():
+                    raise ValueError(f"{roi}_rank_{unfolding} below 0")
+                ends = np.cumsum(ranks)
+                for kind in MAP_KINDS:
+                    for centering in CENTERINGS:
+                        name = f"{roi}_{kind}_{unfolding}_{centering}"
+                        values = self._array(group, name, "f", 1, length=int(ranks.sum()))
+                        spectra[roi, kind, unfolding, centering] = np.split(values, ends[:-1])
         channels = {c: self._array(group, f"channels_{c}", "f", 2, length=n_channels) for c in CENTERINGS}
         return spectra, channels
 

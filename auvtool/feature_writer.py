@@ -42,11 +42,12 @@ class ShardWriter:
         _write(group, "status", np.array(features.status, dtype="S6"))
         _write(group, "n_slices", features.n_slices.astype(np.int64))
         _write(group, "n_voxels", features.n_voxels.astype(np.int64))
+        _write(group, "n_feature_voxels", features.n_feature_voxels.astype(np.int64))
         _write(group, "volume_ml", features.volume_ml.astype(np.float64))
-        for (kind, unfolding, centering), values in features.spectra.items():
-            _write(group, f"spectra/{kind}_{unfolding}_{centering}", np.concatenate([*values, np.empty(0)]))
+        for (roi, kind, unfolding, centering), values in features.spectra.items():
+            _write(group, f"spectra/{roi}_{kind}_{unfolding}_{centering}", np.concatenate([*values, np.empty(0)]))
             if (kind, centering) == ("logits", "uncentered"):
-                _write(group, f"spectra/rank_{unfolding}", np.array([len(v) for v in values], dtype=np.int64))
+                _write(group, f"spectra/{roi}_rank_{unfolding}", np.array([len(v) for v in values], dtype=np.int64))
         for centering, matrix in features.channel_spectra.items():
             _write(group, f"spectra/channels_{centering}", matrix.astype(np.float64))
         _write(group, "class_features", features.class_features.astype(np.float32))
@@ -56,6 +57,7 @@ class ShardWriter:
         agreement.attrs["columns"] = _text(json.dumps(list(AGREEMENT_COLUMNS)))
         group.attrs["shape"] = np.array(features.shape, dtype=np.int64)
         group.attrs["spacing_mm"] = np.array(features.spacing_mm, dtype=np.float64)
+        group.attrs["log_residual_probability"] = np.float64(features.log_residual_probability)
         group.attrs["slice_axis"] = _text(features.slice_axis)
         group.attrs["complete"] = np.int64(1)
 

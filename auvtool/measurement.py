@@ -4,17 +4,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Float, Integer
 from scipy.special import expit
 
 from auvtool.arrays import LabelMap, Volume
 from auvtool.dataset_json import SemanticClass
 from auvtool.extractors import DecodedChannel
-from auvtool.feature_store import MAP_KINDS, CaseFeatures, Status
-from auvtool.spectrum import CENTERINGS, UNFOLDINGS, map_spectra
+from auvtool.feature_store import MAP_KINDS, ROIS, CaseFeatures, Roi, Status
+from auvtool.gram import map_spectra
+from auvtool.quantifiers.controls import mean_entropy
+from auvtool.quantifiers.eaoa import ResidualProbability
+from auvtool.quantifiers.fisher import mean_trigamma
+from auvtool.spectrum import CENTERINGS, UNFOLDINGS
 from auvtool.volume import Geometry
 
-STATISTIC_NAMES = ("n", "mean", "std", "min", "p01", "p50", "p99", "max", "probability_entropy")
+STATISTIC_NAMES = ("n", "mean", "std", "min", "p01", "p50", "p99", "max", "probability_entropy", "trigamma")
 
 
 @dataclass(frozen=True)
@@ -60,18 +64,23 @@ def measure_case(
     """
     n = len(channels)
     spectra = {
-        (kind, unfolding, c): [np.empty(0)] * n for kind in MAP_KINDS for unfolding in UNFOLDINGS for c in CENTERINGS
+        (roi, kind, unfolding, centering): [np.empty(0)] * n
+        for roi in ROIS
+        for kind in MAP_KINDS
+        for unfolding in UNFOLDINGS
+        for centering in CENTERINGS
     }
     channel_spectra = {centering: np.full((n, n_features), np.nan) for centering in CENTERINGS}
     status: list[Status] = []
-    n_slices, n_voxels = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+    n_slices, n_voxels, n_feature_voxels = (np.zeros(n, dtype=np.int64) for _ in range(3))
     class_features = np.full((n, n_features), np.nan, dtype=np.float32)
     statistics = np.full((n, len(STATISTIC_NAMES)), np.nan)
     agreement = np.full((n, 3), np.nan)
+    residual = ResidualProbability()
     for index, ((class_id, name), channel, region) in enumerate(zip(channels, decoded, regions, strict=True)):
         values = region.values()
         n_voxels[index] = values.size
-        statistics[index, :-1] = voxel_statistics(values)
+        statistics[index, :-2] = voxel_statistics(values)
         if channel.logits is None:
             status.append("absent")
             continue
@@ -79,15 +88,20 @@ def measure_case(
             raise ValueError(f"the decoded map of class {class_id} ({name}) holds a NaN or an infinity")
         status.append("flat" if np.ptp(channel.logits) == 0 else "ok")
         n_slices[index] = len(channel.slices)
-        statistics[index, -1] = mean_entropy(channel.logits, channel.region)
+        inside = channel.logits.ravel() if channel.region is None else channel.logits[channel.region]
+        statistics[index, -2:] = mean_entropy(inside), mean_trigamma(inside)
         class_features[index] = channel.features.mean()
+        n_feature_voxels[index] = channel.features.n_voxels
         agreement[index] = channel.agreement
+        if channel.region is not None:
+            residual.add(channel.logits, channel.region, channel.slices)
         keep_map(class_id, channel)
         if with_spectra:
-            maps = {"logits": channel.logits, "probabilities": expit(channel.logits)}
-            for kind in MAP_KINDS:
-                for (unfolding, centering), singular_values in map_spectra(maps[kind]).items():
-                    spectra[kind, unfolding, centering][index] = singular_values
+            for roi, logits in _regions_of_interest(channel):
+                for kind in MAP_KINDS:
+                    volume = logits if kind == "logits" else expit(logits)
+                    for (unfolding, centering), singular_values in map_spectra(volume).items():
+                        spectra[roi, kind, unfolding, centering][index] = singular_values
             for centering in CENTERINGS:
                 channel_spectra[centering][index] = channel.features.spectrum(centering)
     return CaseFeatures(
@@ -97,6 +111,7 @@ def measure_case(
         status=tuple(status),
         n_slices=n_slices,
         n_voxels=n_voxels,
+        n_feature_voxels=n_feature_voxels,
         volume_ml=n_voxels * geometry.voxel_ml,
         spectra=spectra if with_spectra else {},
         channel_spectra=channel_spectra if with_spectra else {},
@@ -104,6 +119,7 @@ def measure_case(
         voxel_statistics=statistics,
         statistic_names=STATISTIC_NAMES,
         agreement=agreement,
+        log_residual_probability=residual.mean_log(),
         shape=geometry.shape,
         spacing_mm=geometry.spacing_mm,
         slice_axis=geometry.slice_axis,
@@ -119,11 +135,17 @@ def voxel_statistics(values: Float[np.ndarray, " voxel"]) -> Float[np.ndarray, "
     return np.array([values.size, mean, std, values.min(), p01, p50, p99, values.max()], dtype=np.float64)
 
 
-def mean_entropy(logits: Volume, region: Bool[np.ndarray, "d h w"] | None) -> float:
-    """Mean entropy in nats, [0, log 2], of the probability sigmoid(logit) of each voxel in the region."""
-    inside = (logits if region is None else logits[region]).astype(np.float64)
-    # H(p) = log(1 + exp(z)) - z p, without the logarithm of a probability that has rounded to 0 or 1.
-    return float((np.logaddexp(0.0, inside) - inside * expit(inside)).mean())
+def _regions_of_interest(channel: DecodedChannel) -> Iterator[tuple[Roi, Volume]]:
+    """The map of a channel on all of the grid, and in the box around its region."""
+    if channel.logits is None:
+        return
+    yield "volume", channel.logits
+    if channel.region is not None and channel.region.any():
+        box = tuple(
+            slice(found[0], found[-1] + 1)
+            for found in (np.flatnonzero(channel.region.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1)))
+        )
+        yield "class-box", channel.logits[box]
 
 
 def choose_slices(

@@ -3,6 +3,7 @@
 from typing import Literal, TypeAlias
 
 import numpy as np
+from jaxtyping import Float
 
 from auvtool.arrays import Scale, Spectrum
 
@@ -36,24 +37,38 @@ def semantic_perception_scale(
     Raises:
         ValueError: a singular value is negative or not finite, or r < 2.
     """
-    values = np.asarray(spectrum, dtype=np.float64)
-    rank = values.shape[-1] if values.ndim else 0
+    rank = np.shape(spectrum)[-1] if np.ndim(spectrum) else 0
     if rank < 2:
         raise ValueError(f"expected at least 2 singular values, got {rank}")
+    shares = energy_shares(spectrum, energy=energy, eps_rule=eps_rule)
+    # 0 log 0 = 0: the entropy's limit, and what a rank-one map needs; nan of a flat map stays.
+    logarithms = np.log(shares, out=np.zeros_like(shares), where=shares > 0.0)
+    return np.asarray(np.maximum(-(shares * logarithms).sum(axis=-1), 0.0) / np.log(rank))
+
+
+def energy_shares(
+    spectrum: Spectrum, *, energy: Energy = "squared", eps_rule: EpsRule = "denominator"
+) -> Float[np.ndarray, "*class rank"]:
+    """Energy distribution p of the singular values of each map (eq. 4); arguments as in `semantic_perception_scale`.
+
+    Returns:
+        Shares, dimensionless, with sum 1 a map (less eps), in the order of the spectrum; nan where all are zero.
+
+    Raises:
+        ValueError: a singular value is negative or not finite.
+    """
+    values = np.asarray(spectrum, dtype=np.float64)
     if not np.isfinite(values).all() or (values < 0).any():
         raise ValueError("expected finite singular values >= 0, got others")
     if eps_rule == "added":
-        return np.asarray(_entropy(values + _EPS_ADDED, energy=energy, eps=0.0) / np.log(rank))
-    largest = values.max(axis=-1, keepdims=True)
+        return _shares(values + _EPS_ADDED, energy=energy, eps=0.0)
+    largest = values.max(axis=-1, keepdims=True, initial=0.0)
     flat = largest == 0.0
     # Dividing by the largest value first keeps the squares from underflow and overflow.
-    scale = _entropy(values / np.where(flat, 1.0, largest), energy=energy, eps=_EPS_DENOMINATOR) / np.log(rank)
-    return np.asarray(np.where(flat[..., 0], np.nan, scale))
+    shares = _shares(values / np.where(flat, 1.0, largest), energy=energy, eps=_EPS_DENOMINATOR)
+    return np.asarray(np.where(flat, np.nan, shares))
 
 
-def _entropy(values: Spectrum, *, energy: Energy, eps: float) -> Scale:
+def _shares(values: Spectrum, *, energy: Energy, eps: float) -> Spectrum:
     energies = np.square(values) if energy == "squared" else values
-    shares = energies / (energies.sum(axis=-1, keepdims=True) + eps)
-    # 0 log 0 = 0: the entropy's limit, and what a rank-one map needs.
-    logarithms = np.log(shares, out=np.zeros_like(shares), where=shares > 0.0)
-    return np.asarray(np.maximum(-(shares * logarithms).sum(axis=-1), 0.0))
+    return np.asarray(energies / (energies.sum(axis=-1, keepdims=True) + eps))

@@ -40,20 +40,63 @@ _CASE = Column("case", "str", "case id")
 _CLASS_ID = Column("class_id", "int", "class of dataset.json, or decoder channel; empty: the whole case", nullable=True)
 _CLASS_NAME = Column("class_name", "str", "name of the class; 'all': the whole case")
 
+_STATUS = Column(
+    "status", "str", "ok; absent: class not in this case; flat: no variation to measure; undefined: there, but no value"
+)
+
 SCORES = TableSchema(
     "auvtool.scores",
+    2,
+    (
+        _CASE,
+        _CLASS_ID,
+        _CLASS_NAME,
+        _STATUS,
+        Column("quantifier", "str", "what was measured, as --quantifier names it"),
+        Column("method", "str", "options it was measured and placed with; equal texts compare"),
+        Column("value", "float", "the quantifier itself, in its own unit; of auv the scale S (eq. 5)", nullable=True),
+        Column("auv", "float", "aleatoric uncertainty value (eq. 6), high = uncertain", nullable=True),
+        Column(
+            "axis_min", "float", "axis of eq. 6: smallest coordinate of the data set (of auv: log S)", nullable=True
+        ),
+        Column("axis_max", "float", "axis of eq. 6: largest coordinate of the data set", nullable=True),
+        Column("axis_center", "float", "with --two-sided: median that distances are taken from", nullable=True),
+        Column("n_slices", "int", "slices that the map was decoded on", nullable=True, required=False),
+        Column("volume_ml", "float", "volume of the class region", "ml", nullable=True, required=False),
+    ),
+)
+
+EXPLANATION = TableSchema(
+    "auvtool.explanation",
     1,
     (
         _CASE,
         _CLASS_ID,
         _CLASS_NAME,
-        Column("status", "str", "ok; absent: class not in this case; flat: no variation to measure"),
-        Column("scale", "float", "semantic perception scale S (eq. 5), high = rich", nullable=True),
-        Column("auv", "float", "aleatoric uncertainty value (eq. 6), high = uncertain", nullable=True),
-        Column("log_scale_min", "float", "axis of eq. 6: smallest log S of the data set", nullable=True),
-        Column("log_scale_max", "float", "axis of eq. 6: largest log S of the data set", nullable=True),
-        Column("n_slices", "int", "slices that the map was decoded on", nullable=True, required=False),
-        Column("volume_ml", "float", "volume of the class region", "ml", nullable=True, required=False),
+        _STATUS,
+        Column("quantifier", "str", "what was measured"),
+        Column("method", "str", "options it was measured and placed with"),
+        Column("value", "float", "the quantifier itself; of auv the scale S", nullable=True),
+        Column("median", "float", "of the value over the data set", nullable=True),
+        Column("auv", "float", "aleatoric uncertainty value, high = uncertain", nullable=True),
+        Column("rank", "int", "place among the cases that have an AUV; 1: the most uncertain", nullable=True),
+        Column("n_ranked", "int", "cases that have an AUV"),
+        Column(
+            "push",
+            "float",
+            "what the class adds to the case's distance from the median; above 0: uncertain",
+            nullable=True,
+        ),
+        Column(
+            "volume_percentile", "float", "share of the cases whose volume is at most this one's", "%", nullable=True
+        ),
+        Column("depth_percentile", "float", "share of the cases with at most as many slices", "%", nullable=True),
+        Column("n_singular_values", "int", "r of eq. 5", nullable=True),
+        Column("n_for_90", "int", "singular values that carry 90 % of the energy", nullable=True),
+        *(
+            Column(f"energy_{j}", "float", f"energy share p of singular value {j} (eq. 4)", nullable=True)
+            for j in (1, 2, 3)
+        ),
     ),
 )
 
@@ -86,6 +129,36 @@ METRICS = TableSchema(
     ),
 )
 
+_P = "two-sided p value of the correlation before it"
+_INTERVAL = "95 % bootstrap interval of the correlation before it"
+
+CORRELATIONS = TableSchema(
+    "auvtool.correlations",
+    1,
+    (
+        Column("quantifier", "str", "of the scores"),
+        Column("method", "str", "of the scores"),
+        Column("metric", "str", "dice or iou"),
+        Column("level", "str", "classes: a point is a class (means over cases); cases: a point is a case"),
+        Column("class_name", "str", "the class whose cases are the points; 'all': classes, or whole cases"),
+        Column("n", "int", "points"),
+        Column(
+            "pearson", "float", "of the value, its sign turned so that high = certain, with the metric", nullable=True
+        ),
+        Column("pearson_p", "float", _P, nullable=True),
+        Column("pearson_low", "float", _INTERVAL, nullable=True),
+        Column("pearson_high", "float", _INTERVAL, nullable=True),
+        Column("spearman", "float", "the same of ranks", nullable=True),
+        Column("spearman_p", "float", _P, nullable=True),
+        Column("spearman_low", "float", _INTERVAL, nullable=True),
+        Column("spearman_high", "float", _INTERVAL, nullable=True),
+        Column("partial_pearson", "float", "given log volume and log number of slices", nullable=True),
+        Column("partial_pearson_p", "float", _P, nullable=True),
+        Column("partial_spearman", "float", "the same of ranks", nullable=True),
+        Column("partial_spearman_p", "float", _P, nullable=True),
+    ),
+)
+
 FAILURES = TableSchema(
     "auvtool.failures",
     1,
@@ -93,7 +166,7 @@ FAILURES = TableSchema(
 )
 
 FEATURES_NAME = "auvtool.features"
-FEATURES_VERSION = 1
+FEATURES_VERSION = 2
 
 ANSWER_KEY = TableSchema(
     "auvtool.answer_key",

@@ -1,272 +1,228 @@
-"""From stored spectra to a table of scores: a scale and an AUV for each class of each case, and for each whole case."""
+"""From the values of a quantifier to a table of scores: an AUV for each class of each case, and for each whole case."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float
 
-from auvtool.arrays import Scale
-from auvtool.auv import AuvAxis, fit_axis, place
+from auvtool.auv import AuvAxis, fit_axis, log_coordinates, place
+from auvtool.correlation import partial_spearman
 from auvtool.errors import InputError, UsageError
-from auvtool.feature_store import CaseFeatures, FeatureFile, MapKind
-from auvtool.scale import Energy, EpsRule, semantic_perception_scale
+from auvtool.feature_store import CaseFeatures, FeatureHeader
+from auvtool.quantification import Quantified, quantify
+from auvtool.residuals import residuals
 from auvtool.schema import Row
-from auvtool.spectrum import UNFOLDINGS, Centering, Unfolding
-
-Preset: TypeAlias = Literal["paper", "official"]
-UnfoldingChoice: TypeAlias = Literal["d_hw", "h_dw", "w_dh", "mean"]
-Aggregate: TypeAlias = Literal["mean", "sum"]
-Quantifier: TypeAlias = Literal["auv", "agreement", "random"]
+from auvtool.score_options import Covariate, ScoreOptions, check_header
 
 ALL_CLASSES = "all"  # class_name of the row of a whole case
 
+Axes = Mapping[int | None, AuvAxis]
+
 
 @dataclass(frozen=True)
-class ScaleOptions:
-    """How a scale is taken from the stored spectra (METHOD: where paper and released code disagree).
-
-    Args:
-        preset: where the small constants stand, and what an absent map counts.
-        energy: eq. 4's s^2, or s as released.
-        center: take the spectrum of the map less its row means (the covariance of eq. 2).
-        of: the maps before or after the softmax or sigmoid.
-        unfolding: the axis kept as rows; "mean" is the mean scale of the three.
-        aggregate: a case's scale from those of its classes.
-    """
-
-    preset: Preset
-    energy: Energy
-    center: bool
-    of: MapKind
-    unfolding: UnfoldingChoice
-    aggregate: Aggregate
-
-    @property
-    def eps_rule(self) -> EpsRule:
-        return "added" if self.preset == "official" else "denominator"
-
-    @property
-    def log_eps(self) -> float:
-        """Added to S before the logarithm: 1e-8 as released; eq. 6 has none, so only what keeps log 0 finite."""
-        return 1e-8 if self.preset == "official" else 1e-12
-
-    @property
-    def range_eps(self) -> float:
-        return 1e-8 if self.preset == "official" else 0.0
-
-
-_PRESETS: dict[Preset, ScaleOptions] = {
-    "paper": ScaleOptions("paper", "squared", center=False, of="logits", unfolding="d_hw", aggregate="mean"),
-    "official": ScaleOptions("official", "linear", center=False, of="logits", unfolding="d_hw", aggregate="sum"),
-}
-
-
-def scale_options(
-    preset: Preset,
-    *,
-    energy: Energy | None = None,
-    center: bool | None = None,
-    of: MapKind | None = None,
-    unfolding: UnfoldingChoice | None = None,
-    aggregate: Aggregate | None = None,
-) -> ScaleOptions:
-    """A preset, with what is given explicitly in the place of its own choice."""
-    given = {"energy": energy, "center": center, "of": of, "unfolding": unfolding, "aggregate": aggregate}
-    explicit: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    return replace(_PRESETS[preset], **explicit)
-
-
-def score_features(
-    features: FeatureFile,
-    options: ScaleOptions,
-    *,
-    classes: Sequence[str] = (),
-    quantifier: Quantifier = "auv",
-    seed: int = 0,
-) -> list[Row]:
-    """The rows of the SCORES table: for each case its classes in the file's order, then the whole case.
-
-    The AUV (eq. 6) of a class is taken over the cases that have it, that of a case over all cases of the file. Under
-    preset "paper" an absent or flat map has no scale and stands in no mean; under "official" it counts as the all-zero
-    map that it is in the released code, with scale 1.
-
-    Quantifier "agreement" puts 1 - Dice of the extractor's mask with the label into the AUV column (a case: the mean of
-    its classes), "random" a number from [0, 1) drawn for each case and class; both leave scale and axis empty.
-
-    Args:
-        features: an open features file.
-        options: how a scale is taken; only quantifier "auv" uses it.
-        classes: names or ids of the classes to use; empty: all.
-        quantifier: what stands in the AUV column.
-        seed: of quantifier "random".
-
-    Raises:
-        UsageError: a class is not in the file.
-        InputError: the file holds no case, lacks what is asked for, or a spectrum in it is not one.
-    """
-    cases = [features.case(case_id) for case_id in features.case_ids]
-    if not cases:
-        raise InputError(features.path, expected="at least one case", found="none", cure="run extract again")
-    channels = _chosen_channels(features, classes)
-    columns = [_Column.of_class(cases, channel) for channel in channels]
-    if quantifier == "auv":
-        for column, channel in zip(columns, channels, strict=True):
-            for row, case in enumerate(cases):
-                column.status[row], column.scale[row] = _map_scale(case, channel, options)
-        columns.append(_Column.of_cases(columns))
-        columns[-1].scale[:] = _aggregate(columns[:-1], options.aggregate)
-        for column in columns:
-            column.place_on_axis(options)
-    elif quantifier == "agreement":
-        for column, channel in zip(columns, channels, strict=True):
-            column.auv[:] = [1.0 - case.agreement[channel, 0] for case in cases]  # nan where there is none
-        if all(np.isnan(column.auv).all() for column in columns):
-            raise InputError(
-                features.path,
-                expected="the agreement of the extractor's masks with the labels",
-                found="none",
-                cure="extract from a labelled data set with an extractor that labels prompt",
-            )
-        columns.append(_Column.of_cases(columns))
-        columns[-1].auv[:] = _mean_of_defined(np.stack([column.auv for column in columns[:-1]]))
-    else:
-        columns.append(_Column.of_cases(columns))
-        for column, drawn in zip(columns, np.random.default_rng(seed).random((len(columns), len(cases))), strict=True):
-            column.auv[:] = drawn
-    return [column.row(position, case.case_id) for position, case in enumerate(cases) for column in columns]
-
-
-@dataclass
-class _Column:
-    """One class, or the whole case (class_id None), over all cases of the file."""
+class ScoreColumn:
+    """One class, or the whole case (class_id None), over all cases of the file; nan where there is no value."""
 
     class_id: int | None
-    name: str
-    status: list[str]
-    n_slices: list[int]
-    volume_ml: list[float]
-    scale: Scale  # nan where there is none, as in auv
-    auv: Scale
+    class_name: str
+    status: tuple[str, ...]
+    values: Float[np.ndarray, " case"]
+    covariates: Mapping[Covariate, Float[np.ndarray, " case"]]
+    n_slices: tuple[int, ...]
+    volume_ml: tuple[float, ...]
+    auv: Float[np.ndarray, " case"] = field(default_factory=lambda: np.empty(0))
     axis: AuvAxis | None = None
 
-    @classmethod
-    def of_class(cls, cases: Sequence[CaseFeatures], channel: int) -> "_Column":
-        return cls(
-            int(cases[0].class_ids[channel]),
-            str(cases[0].class_names[channel]),
-            [str(case.status[channel]) for case in cases],
-            [int(case.n_slices[channel]) for case in cases],
-            [float(case.volume_ml[channel]) for case in cases],
-            np.full(len(cases), np.nan),
-            np.full(len(cases), np.nan),
-        )
 
-    @classmethod
-    def of_cases(cls, columns: Sequence["_Column"]) -> "_Column":
-        """Whole cases: ok if any class is; the most slices of a class; the volumes of all classes together."""
-        statuses = list(zip(*(column.status for column in columns), strict=True))
-        return cls(
-            None,
-            ALL_CLASSES,
-            [next((kind for kind in ("ok", "flat") if kind in status), "absent") for status in statuses],
-            [max(counts) for counts in zip(*(column.n_slices for column in columns), strict=True)],
-            [float(sum(volumes)) for volumes in zip(*(column.volume_ml for column in columns), strict=True)],
-            np.full(len(statuses), np.nan),
-            np.full(len(statuses), np.nan),
-        )
+@dataclass(frozen=True)
+class Scoring:
+    """Scores of a data set: the classes in the file's order, then the whole cases."""
 
-    def place_on_axis(self, options: ScaleOptions) -> None:
-        self.axis = fit_axis(self.scale, log_eps=options.log_eps, range_eps=options.range_eps)
-        if self.axis is not None:
-            self.auv[:] = place(self.scale, self.axis)
+    options: ScoreOptions
+    method: str
+    case_ids: tuple[str, ...]
+    quantified: Quantified
+    columns: tuple[ScoreColumn, ...]
 
-    def row(self, position: int, case_id: str) -> Row:
+    @property
+    def whole_cases(self) -> ScoreColumn:
+        return self.columns[-1]
+
+    def rows(self) -> list[Row]:
+        """Rows of the SCORES table: for each case its classes, then the whole case."""
+        return [
+            self._row(column, index, case_id) for index, case_id in enumerate(self.case_ids) for column in self.columns
+        ]
+
+    def _row(self, column: ScoreColumn, index: int, case_id: str) -> Row:
         return {
             "case": case_id,
-            "class_id": self.class_id,
-            "class_name": self.name,
-            "status": self.status[position],
-            "scale": _number_or_none(self.scale[position]),
-            "auv": _number_or_none(self.auv[position]),
-            "log_scale_min": self.axis.log_min if self.axis else None,
-            "log_scale_max": self.axis.log_max if self.axis else None,
-            "n_slices": self.n_slices[position],
-            "volume_ml": self.volume_ml[position],
+            "class_id": column.class_id,
+            "class_name": column.class_name,
+            "status": column.status[index],
+            "quantifier": self.options.quantifier,
+            "method": self.method,
+            "value": _number_or_none(column.values[index]),
+            "auv": _number_or_none(column.auv[index]),
+            "axis_min": column.axis.minimum if column.axis else None,
+            "axis_max": column.axis.maximum if column.axis else None,
+            "axis_center": column.axis.center if column.axis else None,
+            "n_slices": column.n_slices[index],
+            "volume_ml": column.volume_ml[index],
         }
 
 
-def _chosen_channels(features: FeatureFile, classes: Sequence[str]) -> list[int]:
-    """Position of each class asked for, in the file's order."""
-    channels = [(str(class_id), name) for class_id, name in features.header.channels]
-    unknown = [wanted for wanted in classes if not any(wanted in channel for channel in channels)]
-    if unknown:
-        known = ", ".join(name for _, name in channels)
-        raise UsageError(f"--classes: expected some of {known}, got {', '.join(unknown)}; name classes of the file")
-    return [
-        position
-        for position, channel in enumerate(channels)
-        if not classes or any(wanted in channel for wanted in classes)
+def score_cases(
+    cases: Sequence[CaseFeatures],
+    header: FeatureHeader,
+    options: ScoreOptions,
+    *,
+    metrics: Sequence[Row] = (),
+    reference: Sequence[Row] = (),
+) -> Scoring:
+    """Scores of the cases of one features file.
+
+    The AUV (eq. 6) of a class is taken over the cases that have it, that of a case over all cases of the file. With
+    covariates the axis is that of the coordinate's residuals: what the covariates do not explain.
+
+    Args:
+        cases: of one file.
+        header: of that file.
+        options: what is measured, and how it is placed.
+        metrics: METRICS rows, for quantifier "predicted-dice".
+        reference: SCORES rows of another data set whose axis the cases are placed on, instead of their own.
+
+    Raises:
+        UsageError: the options do not fit the features, or the covariates leave nothing to rank.
+        InputError: the features lack what is asked for, or the reference was made in another way.
+    """
+    check_header(options, header)
+    axes = _reference_axes(reference, options, header) if reference else None
+    quantified = quantify(cases, header, options, metrics=metrics)
+    columns = [
+        _class_column(cases, header, quantified, row, channel) for row, channel in enumerate(quantified.channels)
     ]
+    columns.append(_case_column(cases, quantified, columns))
+    placed = tuple(_placed(column, options, axes) for column in columns)
+    return Scoring(options, options.method(header), tuple(case.case_id for case in cases), quantified, placed)
 
 
-def _map_scale(case: CaseFeatures, channel: int, options: ScaleOptions) -> tuple[str, float]:
-    """Status and scale (nan where there is none) of one class map."""
-    status = str(case.status[channel])
-    if options.eps_rule == "denominator" and status != "ok":
-        return status, np.nan
-    if status == "absent":
-        return status, 1.0  # as released, where the map of an absent class is zero everywhere
-    unfoldings: tuple[Unfolding, ...] = UNFOLDINGS if options.unfolding == "mean" else (options.unfolding,)
-    centering: Centering = "centered" if options.center else "uncentered"
-    if not case.spectra:
+def _class_column(
+    cases: Sequence[CaseFeatures], header: FeatureHeader, quantified: Quantified, row: int, channel: int
+) -> ScoreColumn:
+    class_id, name = header.channels[channel]
+    volume_ml = tuple(float(case.volume_ml[channel]) for case in cases)
+    n_slices = tuple(int(case.n_slices[channel]) for case in cases)
+    return ScoreColumn(
+        class_id,
+        name,
+        quantified.status[row],
+        quantified.of_classes[row],
+        _covariates(cases, volume_ml, n_slices),
+        n_slices,
+        volume_ml,
+    )
+
+
+def _case_column(cases: Sequence[CaseFeatures], quantified: Quantified, columns: Sequence[ScoreColumn]) -> ScoreColumn:
+    """Whole cases: ok if any class is; the most slices of a class; the volumes of all classes together."""
+    statuses = tuple(
+        next((word for word in ("ok", "flat", "undefined") if word in of_case), "absent")
+        for of_case in zip(*quantified.status, strict=True)
+    )
+    own_value = ~np.isnan(quantified.of_cases)
+    n_slices = tuple(max(counts) for counts in zip(*(column.n_slices for column in columns), strict=True))
+    volume_ml = tuple(float(sum(volumes)) for volumes in zip(*(column.volume_ml for column in columns), strict=True))
+    return ScoreColumn(
+        None,
+        ALL_CLASSES,
+        tuple("ok" if has and word == "undefined" else word for word, has in zip(statuses, own_value, strict=True)),
+        quantified.of_cases,
+        _covariates(cases, volume_ml, n_slices),
+        n_slices,
+        volume_ml,
+    )
+
+
+def _covariates(
+    cases: Sequence[CaseFeatures], volume_ml: Sequence[float], n_slices: Sequence[int]
+) -> dict[Covariate, Float[np.ndarray, " case"]]:
+    """Logarithms: a size acts by its ratio. -inf where a class is absent, which has no value there either."""
+    with np.errstate(divide="ignore"):
+        return {
+            "volume": np.log(np.array(volume_ml)),
+            "depth": np.log(np.array(n_slices, dtype=np.float64)),
+            "spacing": np.log(np.array([case.spacing_mm[0] for case in cases])),
+        }
+
+
+def _placed(column: ScoreColumn, options: ScoreOptions, axes: Axes | None) -> ScoreColumn:
+    facts = options.facts
+    if facts.axis == "log":
+        coordinates = log_coordinates(column.values, log_eps=options.log_eps)
+    else:
+        coordinates = np.asarray(column.values)
+    if options.residualise and not np.isnan(coordinates).all():
+        chosen = np.stack([column.covariates[name] for name in options.residualise], axis=1)
+        try:
+            coordinates = residuals(coordinates, chosen)
+        except ValueError as error:
+            raise UsageError(
+                f"--residualise: expected more cases with a value of {column.class_name}, got {error}; "
+                "name fewer covariates or classes"
+            ) from error
+    if axes is None:
+        axis = fit_axis(coordinates, high=facts.high, range_eps=options.range_eps, two_sided=options.two_sided)
+    else:
+        axis = axes.get(column.class_id)
+    auv = np.full(len(coordinates), np.nan) if axis is None else place(coordinates, axis)
+    return replace(column, auv=auv, axis=axis)
+
+
+def _reference_axes(reference: Sequence[Row], options: ScoreOptions, header: FeatureHeader) -> Axes:
+    """The axis of each class in SCORES rows; a class that has none there has none here."""
+    method = options.method(header)
+    if reference[0]["quantifier"] != options.quantifier or reference[0]["method"] != method:
         raise InputError(
-            f"case {case.case_id}", expected="spectra", found="maps only", cure="extract with --store spectrum or both"
+            "--reference",
+            expected=f"scores of {options.quantifier} ({method})",
+            found=f"{reference[0]['quantifier']} ({reference[0]['method']})",
+            cure="score both data sets with the same options from the same kind of features",
         )
-    spectra = [case.spectra[(options.of, unfolding, centering)][channel] for unfolding in unfoldings]
-    if any(len(spectrum) < 2 for spectrum in spectra):
-        return "flat", np.nan  # one slice: log r = 0, and eq. 5 is not defined
-    try:
-        scales = [
-            float(semantic_perception_scale(spectrum, energy=options.energy, eps_rule=options.eps_rule))
-            for spectrum in spectra
-        ]
-    except ValueError as error:
-        where = f"case {case.case_id}, class {case.class_names[channel]}"
-        raise InputError(where, expected="a spectrum", found=f"'{error}'", cure="run extract again") from error
-    scale = float(np.mean(scales))
-    return "flat" if np.isnan(scale) else status, scale
+    axes: dict[int | None, AuvAxis] = {}
+    for row in reference:
+        low, high, center = (row[name] for name in ("axis_min", "axis_max", "axis_center"))
+        if isinstance(low, int | float) and isinstance(high, int | float):
+            class_id = int(row["class_id"]) if isinstance(row["class_id"], int) else None
+            side = "uncertain" if options.two_sided else options.facts.high
+            middle = float(center) if isinstance(center, int | float) else None
+            axes[class_id] = AuvAxis(float(low), float(high), side, options.range_eps, middle)
+    if None not in axes:
+        raise InputError(
+            "--reference",
+            expected="scores with an axis for whole cases",
+            found="none",
+            cure="score that data set again",
+        )
+    return axes
 
 
-def _aggregate(columns: Sequence[_Column], aggregate: Aggregate) -> Scale:
-    """Scale of each case from those of its classes, over the classes that have one."""
-    scales = np.stack([column.scale for column in columns])
-    if aggregate == "mean":
-        return _mean_of_defined(scales)
-    return np.asarray(np.where(np.isnan(scales).all(axis=0), np.nan, np.nansum(scales, axis=0)))
+def size_correlations(column: ScoreColumn) -> dict[Covariate, tuple[float | None, float | None]]:
+    """Spearman correlation of the AUV with volume and with depth: plain, and given the other one.
 
-
-def _mean_of_defined(values: Float[np.ndarray, "class case"]) -> Float[np.ndarray, " case"]:
-    defined = ~np.isnan(values)
-    counts = defined.sum(axis=0)
-    sums = np.where(defined, values, 0.0).sum(axis=0)
-    return np.asarray(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
+    None where it is not defined. Near 1 or -1 a filter by AUV drops cases by size, whatever else it does.
+    """
+    sizes: tuple[Covariate, Covariate] = ("volume", "depth")
+    usable = ~np.isnan(column.auv) & np.isfinite(np.stack([column.covariates[name] for name in sizes])).all(axis=0)
+    auv = column.auv[usable]
+    found: dict[Covariate, tuple[float | None, float | None]] = {}
+    for name, other in (sizes, sizes[::-1]):
+        x, given = column.covariates[name][usable], column.covariates[other][usable][:, None]
+        plain, partial = (partial_spearman(auv, x, covariates) for covariates in (given[:, :0], given))
+        found[name] = (plain.coefficient if plain else None, partial.coefficient if partial else None)
+    return found
 
 
 def _number_or_none(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
-
-
-def confound(rows: Sequence[Row], column: Literal["volume_ml", "n_slices"]) -> float | None:
-    """Spearman correlation of the AUV of whole cases with their size; None where there is nothing to rank.
-
-    Near 1 or -1 a filter by AUV drops cases by size, whatever else it does.
-    """
-    from scipy.stats import spearmanr
-
-    whole = [row for row in rows if row["class_id"] is None and row["auv"] is not None and row[column] is not None]
-    auv, size = ([row[name] for row in whole] for name in ("auv", column))
-    if len(set(auv)) < 2 or len(set(size)) < 2 or len(whole) < 3:
-        return None
-    return float(spearmanr(auv, size).statistic)

@@ -2,9 +2,11 @@
 
 import numpy as np
 
-from auvtool.feature_store import CaseFeatures, FeatureHeader
+from auvtool.feature_store import ROIS, CaseFeatures, FeatureHeader
 from auvtool.feature_writer import assemble, case_shard
-from auvtool.spectrum import CENTERINGS, UNFOLDINGS, map_spectra
+from auvtool.gram import map_spectra
+from auvtool.measurement import STATISTIC_NAMES
+from auvtool.spectrum import CENTERINGS, UNFOLDINGS
 
 CLASSES = ((1, "liver"), (2, "tumour"))
 
@@ -16,18 +18,25 @@ def sigmoid(logits):
 def case_features(case_id, maps, *, dice=None, classes=CLASSES):
     """Features of a case from its logits, one map (d, h, w) a class, None where the class is absent.
 
-    A voxel is one microlitre, and the class region is where the logits are above 0.
+    A voxel is one microlitre, and the class region is where the logits are above 0. What is not a spectrum, a size or
+    the agreement is random, by the case's name.
     """
-    spectra = {(of, u, c): [] for of in ("logits", "probabilities") for u in UNFOLDINGS for c in CENTERINGS}
-    for logits in maps:
-        for of in ("logits", "probabilities"):
-            volume = logits if of == "logits" or logits is None else sigmoid(logits)
-            found = {} if volume is None else map_spectra(volume)
-            for unfolding in UNFOLDINGS:
-                for centering in CENTERINGS:
-                    spectra[of, unfolding, centering].append(found.get((unfolding, centering), np.empty(0)))
+    spectra = {}
+    for roi in ROIS:
+        for logits in maps:
+            for of in ("logits", "probabilities"):
+                volume = logits if of == "logits" or logits is None else sigmoid(logits)
+                if volume is not None and roi == "class-box":
+                    volume = volume[:, 1:-1, 1:]  # any box will do
+                found = {} if volume is None else map_spectra(volume)
+                for unfolding in UNFOLDINGS:
+                    for centering in CENTERINGS:
+                        values = found.get((unfolding, centering), np.empty(0))
+                        spectra.setdefault((roi, of, unfolding, centering), []).append(values)
     status = tuple("absent" if m is None else "ok" if np.ptp(m) else "flat" for m in maps)
     n = len(maps)
+    generator = np.random.default_rng(sum(map(ord, case_id)))
+    present = np.array([[one is not None] for one in maps])
     n_voxels = np.array([0 if m is None else (m > 0).sum() for m in maps], dtype=np.int64)
     agreement = np.full((n, 3), np.nan) if dice is None else np.array([[d, d / (2 - d), d] for d in dice], dtype=float)
     return CaseFeatures(
@@ -37,22 +46,24 @@ def case_features(case_id, maps, *, dice=None, classes=CLASSES):
         status=status,
         n_slices=np.array([0 if m is None else len(m) for m in maps], dtype=np.int64),
         n_voxels=n_voxels,
+        n_feature_voxels=n_voxels,
         volume_ml=n_voxels / 1000.0,
         spectra=spectra,
-        channel_spectra={c: np.zeros((n, 4)) for c in CENTERINGS},
-        class_features=np.zeros((n, 4), dtype=np.float32),
-        voxel_statistics=np.zeros((n, 1)),
-        statistic_names=("mean",),
+        channel_spectra={c: np.sort(generator.random((n, 4)))[:, ::-1] for c in CENTERINGS},
+        class_features=np.where(present, generator.normal(size=(n, 4)), np.nan).astype(np.float32),
+        voxel_statistics=np.where(present, generator.random((n, len(STATISTIC_NAMES))), np.nan),
+        statistic_names=STATISTIC_NAMES,
         agreement=agreement,
+        log_residual_probability=-generator.random(),
         shape=(8, 8, 8),
         spacing_mm=(1.0, 1.0, 1.0),
         slice_axis="S",
     )
 
 
-def write_features(path, cases, *, classes=CLASSES):
+def write_features(path, cases, *, classes=CLASSES, image_input="raw"):
     """Write features of `cases` (CaseFeatures) to `path`."""
-    header = FeatureHeader("identity", "1", None, "none", "raw", "Dataset999_Test", tuple(classes))
+    header = FeatureHeader("identity", "1", None, "mask-box", image_input, "Dataset999_Test", tuple(classes))
     shards = {}
     for case in cases:
         shards[case.case_id] = path.with_name(f"{path.name}.{len(shards)}.part")

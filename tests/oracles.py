@@ -64,3 +64,59 @@ def kept_by_class(auv, quantile, combination):
                 case_votes.append(kept)
     decide = any if combination == "union" else all
     return [not case_votes or decide(case_votes) for case_votes in votes]
+
+
+def trigamma(x):
+    """Sum of 1 / (x + k)^2 over k = 0, 1, ..., its tail by Euler and Maclaurin."""
+    n = 200
+    tail = 1 / (x + n) + 1 / (2 * (x + n) ** 2) + 1 / (6 * (x + n) ** 3)
+    return sum(1 / (x + k) ** 2 for k in range(n)) + tail
+
+
+def log_residual_probability(logits):
+    """log(1 - largest of the softmax) of one voxel with logits 0 (background) and those of the classes."""
+    weights = sorted(math.exp(z) for z in (0.0, *map(float, logits)))
+    return math.log(sum(weights[:-1]) / sum(weights))
+
+
+def log_volume(features):
+    """1/2 log2 det(I + d/m (Z - mean)(Z - mean)^T) through the determinant, Z (d features, m voxels)."""
+    z = features - features.mean(axis=1, keepdims=True)
+    n_features, n_voxels = z.shape
+    _, log_determinant = np.linalg.slogdet(np.eye(n_features) + n_features / n_voxels * z @ z.T)
+    return log_determinant / (2 * math.log(2))
+
+
+def shrunk_covariance(x):
+    """Ledoit and Wolf's estimate (2004) from centred rows, sum by sum."""
+    n, p = x.shape
+    sample = sum(np.outer(row, row) for row in x) / n
+    mean_variance = np.trace(sample) / p
+    distance = ((sample - mean_variance * np.eye(p)) ** 2).sum() / p
+    error = sum(((np.outer(row, row) - sample) ** 2).sum() for row in x) / n**2 / p
+    share = min(error, distance) / distance
+    return share * mean_variance * np.eye(p) + (1 - share) * sample
+
+
+def mahalanobis(vectors, case, one, *, relative=False):
+    """Distance of vectors[case][one] (nan: absent) from its class among the other cases; the covariance is shrunk."""
+    others = np.delete(vectors, case, axis=0)
+    rows, background = [], []
+    present = [[row for row in others[:, c] if not np.isnan(row).any()] for c in range(vectors.shape[1])]
+    everything = [row for rows_of_class in present for row in rows_of_class]
+    mean = sum(everything) / len(everything)
+    for rows_of_class in present:
+        if rows_of_class:
+            center = sum(rows_of_class) / len(rows_of_class)
+            rows += [row - center for row in rows_of_class]
+            background += [center - mean for _ in rows_of_class]
+    unit = np.array(rows).std(axis=0)
+    covariance = shrunk_covariance(np.array(rows) / unit)
+    z = (vectors[case, one] - sum(present[one]) / len(present[one])) / unit
+    distance = z @ np.linalg.inv(covariance) @ z
+    if relative:
+        of_means = np.array(background) / unit
+        covariance = covariance + of_means.T @ of_means / len(of_means)
+        z = (vectors[case, one] - mean) / unit
+        distance -= z @ np.linalg.inv(covariance) @ z
+    return distance

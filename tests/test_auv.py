@@ -6,12 +6,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from auvtool.auv import AuvAxis, fit_axis, place
+from auvtool.auv import AuvAxis, fit_axis, log_coordinates, place
 
 
-def auv(scales, **eps):
-    axis = fit_axis(np.array(scales), **{"log_eps": 1e-12, **eps})
-    return place(np.array(scales), axis)
+def auv(scales, *, log_eps=1e-12, range_eps=0.0):
+    coordinates = log_coordinates(np.array(scales), log_eps=log_eps)
+    return place(coordinates, fit_axis(coordinates, high="certain", range_eps=range_eps))
 
 
 def test_by_hand():
@@ -19,8 +19,8 @@ def test_by_hand():
 
 
 def test_axis_holds_the_extremes_of_log_scale():
-    axis = fit_axis(np.array([0.5, 0.2, math.nan]), log_eps=0.0)
-    assert (axis.log_min, axis.log_max) == pytest.approx((math.log(0.2), math.log(0.5)))
+    axis = fit_axis(log_coordinates(np.array([0.5, 0.2, math.nan]), log_eps=0.0), high="certain")
+    assert (axis.minimum, axis.maximum) == pytest.approx((math.log(0.2), math.log(0.5)))
 
 
 def test_case_without_a_scale_has_no_auv_and_does_not_move_the_others():
@@ -36,21 +36,37 @@ def test_equal_scales_say_nothing(scales):
 
 
 def test_no_scale_at_all_has_no_axis():
-    assert fit_axis(np.array([math.nan, math.nan]), log_eps=0.0) is None
-    assert fit_axis(np.array([]), log_eps=0.0) is None
+    assert fit_axis(np.array([math.nan, math.nan]), high="certain") is None
+    assert fit_axis(np.array([]), high="uncertain") is None
 
 
 def test_new_cases_are_placed_on_the_old_axis():
-    axis = AuvAxis(math.log(0.01), math.log(1.0), log_eps=0.0)
-    assert place(np.array([0.1, 0.001]), axis) == pytest.approx([0.5, 1.5])
+    axis = AuvAxis(math.log(0.01), math.log(1.0), "certain")
+    assert place(np.log([0.1, 0.001]), axis) == pytest.approx([0.5, 1.5])
+
+
+def test_a_quantifier_that_is_high_where_uncertain_is_not_turned_round():
+    coordinates = np.array([2.0, 4.0, 3.0, math.nan])
+    found = place(coordinates, fit_axis(coordinates, high="uncertain"))
+    assert found[:3] == pytest.approx([0.0, 1.0, 0.5])
+    assert math.isnan(found[3])
+
+
+@pytest.mark.parametrize("high", ["certain", "uncertain"])
+def test_two_sided_is_the_distance_from_the_median(high):
+    coordinates = np.array([1.0, 2.0, 3.0, 4.0, 9.0])
+    axis = fit_axis(coordinates, high=high, two_sided=True)
+    assert axis.center == 3.0
+    assert place(coordinates, axis) == pytest.approx([2 / 6, 1 / 6, 0.0, 1 / 6, 1.0])
+    assert place(np.array([-3.0]), axis) == pytest.approx([1.0])
 
 
 def test_zero_scale_needs_an_eps():
     assert auv([0.0, 1.0]) == pytest.approx([1.0, 0.0])
     with pytest.raises(ValueError, match="got 0"):
-        fit_axis(np.array([0.0, 1.0]), log_eps=0.0)
+        log_coordinates(np.array([0.0, 1.0]), log_eps=0.0)
     with pytest.raises(ValueError, match=">= 0"):
-        fit_axis(np.array([-0.1, 1.0]), log_eps=0.0)
+        log_coordinates(np.array([-0.1, 1.0]), log_eps=0.0)
 
 
 def test_official_equals_the_released_example():

@@ -25,8 +25,15 @@ def scores_text(kind="csv", *, small_only_in=None):
         status = "absent" if auv is None else "ok"
         for class_id, name in ((1, "large"), (2, "small"), (None, "all")):
             absent = auv is None or (name == "small" and small_only_in is not None and case != small_only_in)
-            row = {"case": case, "class_id": class_id, "class_name": name, "status": "absent" if absent else status}
-            rows.append(row | {"scale": None, "auv": None if absent else auv, "volume_ml": None if absent else 1.0})
+            row = {
+                "case": case,
+                "class_id": class_id,
+                "class_name": name,
+                "status": "absent" if absent else status,
+                "quantifier": "auv",
+                "method": "test",
+            }
+            rows.append(row | {"auv": None if absent else auv, "volume_ml": None if absent else 1.0})
     return render(rows, SCORES, kind)
 
 
@@ -135,7 +142,9 @@ def test_a_class_is_not_lost_in_the_fold_alone(tmp_path):
     """The class is left in a validation case, which does not help training."""
     splits = tmp_path / "splits_final.json"
     splits.write_text('[{"train": ["case_00", "case_09"], "val": ["case_01"]}]')
-    text = scores_text(small_only_in="case_09").replace("case_01,2,small,absent,,,", "case_01,2,small,ok,,0.2,")
+    text = scores_text(small_only_in="case_09").replace(
+        "case_01,2,small,absent,auv,test,,,", "case_01,2,small,ok,auv,test,,0.2,"
+    )
     (tmp_path / "S.csv").write_text(text)
     assert auvtool("filter", tmp_path / "S.csv", "--quantile", "0.8", "--ids").returncode == 0
     done = auvtool("filter", tmp_path / "S.csv", "--quantile", "0.8", "--ids", "--append-fold", splits)

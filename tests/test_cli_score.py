@@ -12,7 +12,7 @@ from command_line import auvtool
 from features import case_features, random_maps, write_features
 
 from auvtool.errors import ExitCode
-from auvtool.schema import SCORES
+from auvtool.schema import EXPLANATION, SCORES
 from auvtool.tables import read_table
 
 
@@ -114,3 +114,89 @@ def test_several_files_and_a_pipe_are_refused(path):
     assert "auvtool merge" in done.stderr
     assert auvtool("score", "-").returncode == ExitCode.USAGE
     assert auvtool("score", path, "--classes", "spleen").returncode == ExitCode.USAGE
+
+
+# --- quantifiers, axes, explanations, plots ---
+
+
+def rows_of(done):
+    assert done.returncode == 0, done.stderr
+    return list(csv.DictReader(io.StringIO(done.stdout)))
+
+
+def test_another_quantifier_goes_to_the_same_table(path):
+    rows = rows_of(auvtool("score", path, "--quantifier", "fisher", "--residualise", "volume", "--two-sided"))
+    assert {row["quantifier"] for row in rows} == {"fisher"}
+    assert {float(row["auv"]) for row in rows if not row["class_id"]} >= {0.0, 1.0}
+    assert all(row["method"].endswith("residualised by volume; two-sided") for row in rows)
+
+
+def test_predicted_dice_needs_metrics(path, tmp_path):
+    metrics = tmp_path / "M.csv"
+    metrics.write_text(
+        "case,class_id,class_name,status,dice,iou,tp,fp,fn,n_reference,n_prediction\n"
+        + "".join(f"case_{n},1,liver,ok,0.{n + 1},0.1,1,1,1,2,2\n" for n in range(4))
+    )
+    rows = rows_of(auvtool("score", path, "--quantifier", "predicted-dice", "--metrics", metrics))
+    assert [float(row["auv"]) for row in rows if not row["class_id"]] == pytest.approx([1.0, 2 / 3, 1 / 3, 0.0])
+    for arguments in (("--quantifier", "predicted-dice"), ("--metrics", metrics)):
+        done = auvtool("score", path, *arguments)
+        assert (done.returncode, done.stderr.count("\n")) == (ExitCode.USAGE, 1)
+        assert "--metrics: expected it with --quantifier predicted-dice" in done.stderr
+
+
+def test_reference_places_cases_on_the_old_axis(path, tmp_path):
+    old = tmp_path / "S.csv"
+    assert auvtool("score", path, "-o", old, "-q").returncode == 0
+    again = rows_of(auvtool("score", path, "--reference", old))
+    assert [row["auv"] for row in again] == [str(row["auv"]) for row in read_table(old, SCORES)]
+    other = auvtool("score", path, "--reference", old, "--center")
+    assert other.returncode == ExitCode.INVALID_INPUT
+    assert "--reference: expected scores of auv" in other.stderr
+
+
+def test_explain_tells_rank_and_driving_class(path, tmp_path):
+    done = auvtool("score", path, "--explain", "case_2")
+    rows = rows_of(done)
+    assert list(rows[0]) == EXPLANATION.column_names()
+    assert [row["class_name"] for row in rows] == ["liver", "tumour", "all"]
+    assert "score: case_2: AUV" in done.stderr
+    assert "of 4 (1 is the most uncertain)" in done.stderr
+    out = tmp_path / "E.json"
+    assert auvtool("score", path, "--explain", "case_2", "-o", out).returncode == 0
+    assert json.loads(out.read_text())[0]["case"] == "case_2"
+    assert auvtool("score", path, "--explain", "case_9").returncode == ExitCode.USAGE
+
+
+def test_plot_beside_other_scores(path, tmp_path):
+    other, picture = tmp_path / "Sa.csv", tmp_path / "S.svg"
+    assert auvtool("score", path, "-o", other, "--energy", "linear").returncode == 0
+    arguments = ("score", path, "-o", tmp_path / "Sb.csv", "--plot", picture, "--beside", other, "--explain", "case_1")
+    assert auvtool(*arguments).returncode == 0
+    assert picture.read_text().startswith("<?xml")
+    assert auvtool("score", path, "--quantifier", "random", "--plot", tmp_path / "R.png").returncode == 0
+    assert (tmp_path / "R.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--quantifier", "random", "--energy", "linear"), "--energy: expected a quantifier that it changes"),
+        (("--mechanism", "c"), "--mechanism: expected features of --input mask for c, got raw"),
+        (("--mechanism", "b"), "--mechanism b: expected --classes"),
+        (("--beside", "S.csv"), "--beside: expected --plot"),
+        (("--plot", "S.gif"), "expected the ending .svg, .png or .pdf"),
+        (
+            ("--reference", "S.csv", "--quantifier", "mahalanobis"),
+            "--reference: expected a quantifier that two data sets",
+        ),
+        (("--reference", "S.csv", "--residualise", "depth"), "--reference: expected no --residualise"),
+        (("--residualise", "volume,depth"), "--residualise: expected more cases"),
+    ],
+)
+def test_options_that_do_not_fit_are_one_line(path, arguments, words):
+    done = auvtool("score", path, *arguments, "-q")
+    assert done.returncode == ExitCode.USAGE
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert words in done.stderr

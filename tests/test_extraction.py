@@ -19,9 +19,9 @@ from auvtool.errors import ExitCode, InputError, OutputError, UsageError
 from auvtool.extraction import failures_path, run_extraction
 from auvtool.extraction_plan import map_bytes, parse_shard, parts_folder, plan_extraction
 from auvtool.feature_store import FeatureFile
+from auvtool.gram import map_spectra
 from auvtool.normalize import normalize
 from auvtool.schema import FAILURES
-from auvtool.spectrum import map_spectra
 from auvtool.tables import read_table
 from auvtool.volume import read_case
 from auvtool.worker_pool import WorkerDied
@@ -46,7 +46,7 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "auvtool", *map(str, arguments)]
 
 
-def test_identity_stores_the_spectra_of_the_class_boxes(folder: Path, tmp_path: Path) -> None:
+def test_identity_stores_the_spectra_of_slices_and_boxes(folder: Path, tmp_path: Path) -> None:
     result = extracted(folder, tmp_path / "F.h5")
     assert (result.n_cases, result.n_resumed, result.failures) == (3, 0, ())
     assert not parts_folder(tmp_path / "F.h5").exists()
@@ -67,8 +67,12 @@ def test_identity_stores_the_spectra_of_the_class_boxes(folder: Path, tmp_path: 
                 inside = volume.label == class_id
                 box = tuple(slice(axis.min(), axis.max() + 1) for axis in np.nonzero(inside))
                 for (unfolding, centering), values in map_spectra(image[box]).items():
-                    stored = found.spectra["logits", unfolding, centering][index]
-                    np.testing.assert_allclose(stored, values, rtol=1e-12)
+                    stored = found.spectra["class-box", "logits", unfolding, centering][index]
+                    np.testing.assert_allclose(stored, values, rtol=1e-9, atol=1e-7 * values[0])
+                carrying = image[box[0]]
+                for (unfolding, centering), values in map_spectra(carrying).items():
+                    stored = found.spectra["volume", "logits", unfolding, centering][index]
+                    np.testing.assert_allclose(stored, values, rtol=1e-9, atol=1e-7 * values[0])
                 assert found.n_slices[index] == image[box].shape[0]
                 np.testing.assert_allclose(found.class_features[index, 0], image[inside].mean(), rtol=1e-5)
 
@@ -80,7 +84,7 @@ def test_without_prompts_the_volume_is_one_channel(tmp_path: Path) -> None:
     with FeatureFile(tmp_path / "F.h5") as file:
         assert file.header.channels == ((1, "volume"),)
         image = read_case(dataset.cases[0], dataset).image[0]
-        stored = file.case("case_00").spectra["logits", "d_hw", "centered"][0]
+        stored = file.case("case_00").spectra["volume", "logits", "d_hw", "centered"][0]
         np.testing.assert_allclose(stored, map_spectra(image)["d_hw", "centered"], rtol=1e-12)
 
 

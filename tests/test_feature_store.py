@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auvtool.errors import InputError, OutputError, UsageError
-from auvtool.feature_store import MAP_KINDS, CaseFeatures, FeatureFile, FeatureHeader, group_name
+from auvtool.feature_store import MAP_KINDS, ROIS, CaseFeatures, FeatureFile, FeatureHeader, group_name
 from auvtool.feature_writer import assemble, case_shard, shard_is_complete
 from auvtool.spectrum import CENTERINGS, UNFOLDINGS
 
@@ -38,9 +38,11 @@ def case_features(case_id: str, seed: int = 0) -> CaseFeatures:
         status=("ok", "absent", "flat"),
         n_slices=np.array([4, 0, 2]),
         n_voxels=np.array([40, 0, 7]),
+        n_feature_voxels=np.array([90, 0, 13]),
         volume_ml=np.array([0.04, 0.0, 0.007]),
         spectra={
-            (kind, unfolding, centering): [np.sort(generator.random(rank))[::-1] for rank in ranks]
+            (roi, kind, unfolding, centering): [np.sort(generator.random(rank))[::-1] for rank in ranks]
+            for roi in ROIS
             for kind in MAP_KINDS
             for unfolding in UNFOLDINGS
             for centering in CENTERINGS
@@ -50,6 +52,7 @@ def case_features(case_id: str, seed: int = 0) -> CaseFeatures:
         voxel_statistics=generator.random((3, 2)),
         statistic_names=("mean", "std"),
         agreement=np.array([[0.9, 0.8, 0.85], [np.nan] * 3, [0.0, 0.0, 0.1]]),
+        log_residual_probability=-1.5,
         shape=(6, 8, 9),
         spacing_mm=(5.0, 0.7, 0.8),
         slice_axis="S",
@@ -74,9 +77,11 @@ def assert_same(found: CaseFeatures, expected: CaseFeatures) -> None:
         "shape",
         "spacing_mm",
         "slice_axis",
+        "log_residual_probability",
     ):
         assert getattr(found, name) == getattr(expected, name), name
-    for name in ("n_slices", "n_voxels", "volume_ml", "class_features", "voxel_statistics", "agreement"):
+    counts = ("n_slices", "n_voxels", "n_feature_voxels")
+    for name in (*counts, "volume_ml", "class_features", "voxel_statistics", "agreement"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
         assert getattr(found, name).dtype == getattr(expected, name).dtype, name
     assert found.spectra.keys() == expected.spectra.keys()
@@ -235,8 +240,8 @@ def _virtual(group: h5py.Group) -> None:
         _replace("n_slices", None),
         _replace("status", np.array([b"ok", b"fine", b"ok"])),
         _replace("status", np.array([1.0, 2.0, 3.0])),
-        _replace("spectra/rank_d_hw", np.array([4, 0, 1])),
-        _replace("spectra/rank_d_hw", np.array([7, -3, 2])),
+        _replace("spectra/volume_rank_d_hw", np.array([4, 0, 1])),
+        _replace("spectra/class-box_rank_d_hw", np.array([7, -3, 2])),
         _replace("class_features", np.zeros((3, 5), dtype=np.complex64)),
         _external_storage,
         _virtual,

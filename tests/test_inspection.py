@@ -28,17 +28,18 @@ def test_features(tmp_path):
     maps = random_maps(0)
     path = write_features(tmp_path / "F.h5", [case_features("a", maps), case_features("b", [maps[0], None])])
     found = describe_file(path)
-    assert found["what"] == "features (auvtool.features version 1)"
+    assert found["what"] == "features (auvtool.features version 2)"
     assert found["cases"] == "2 (0 with maps)"
     assert found["classes"] == "liver (1), tumour (2)"
     assert found["class maps"] == "1 absent, 3 ok"
     assert found["made by"].startswith("-")
 
 
+AUV = {"quantifier": "auv", "method": "test"}
 ROWS = {
     SCORES: [
-        {"case": "a", "class_id": 1, "class_name": "liver", "status": "ok", "scale": 0.5},
-        {"case": "a", "class_id": None, "class_name": "all", "status": "ok"},
+        {"case": "a", "class_id": 1, "class_name": "liver", "status": "ok", "value": 0.5, **AUV},
+        {"case": "a", "class_id": None, "class_name": "all", "status": "ok", **AUV},
     ],
     METRICS: [{"case": "a", "class_id": 1, "class_name": "liver", "status": "missed", "dice": 0.0}],
     KEEP_LIST: [{"case": "a", "keep": True}, {"case": "b", "keep": False}],

@@ -19,7 +19,7 @@ def scores(table, *, volumes=None):
             volume = (volumes or {}).get(case_id)
             rows.append(
                 {"case": case_id, "class_id": class_id, "class_name": name, "status": status, "auv": auv}
-                | {"scale": None, "volume_ml": volume}
+                | {"volume_ml": volume}
             )
         status = "absent" if whole is None else "ok"
         rows.append({"case": case_id, "class_id": None, "class_name": "all", "status": status, "auv": whole})
@@ -95,11 +95,29 @@ def test_a_class_must_keep_a_case():
 
 def test_what_each_class_loses():
     rows = scores(TABLE, volumes={"a": 1.0, "b": 3.0, "c": 0.5, "d": 9.0})
-    large, small = class_losses(rows, frozenset("abd"))
+    large, small, whole = class_losses(rows, frozenset("abd"))
     assert (large.class_name, large.n_kept, large.n_dropped) == ("large", 2, 1)
     assert (large.median_ml_kept, large.median_ml_dropped) == (2.0, 0.5)
     assert small.n_dropped == 1
+    assert (whole.class_name, whole.n_kept, whole.n_dropped, whole.tertiles) == ("all", 3, 1, ())
     assert class_losses(scores(TABLE), frozenset("ab"))[0].median_ml_kept is None
+
+
+def test_what_is_dropped_by_size_tertile():
+    volumes = {f"{number}": float(number + 1) for number in range(9)}
+    table = dict.fromkeys(volumes, (0.5, 0.5, None))
+    large, small, _ = class_losses(scores(table, volumes=volumes), frozenset("345678"))
+    assert large.tertiles == ((3, 3), (0, 3), (0, 3))
+    assert (small.n_kept, small.n_dropped, small.tertiles) == (0, 0, ())
+    equal = class_losses(scores(table, volumes=dict.fromkeys(volumes, 2.0)), frozenset("345678"))[0]
+    assert equal.tertiles == ((3, 9), (0, 0), (0, 0))  # cases of one size are in one third
+
+
+def test_a_filter_by_class_needs_values_of_classes():
+    rows = [{**row, "auv": row["auv"] if row["class_id"] is None else None} for row in scores(TABLE)]
+    assert decisions(judge(rows, 0.6))["c"] is False
+    with pytest.raises(InputError, match="AUVs of whole cases only"):
+        judge(rows, 0.6, per_class="union")
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "json", "jsonl", "parquet"])

@@ -1,22 +1,25 @@
 """What is kept of a decoded channel, against plain formulas."""
 
+from dataclasses import replace
+
 import numpy as np
+import oracles
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from auvtool.dataset_json import SemanticClass
 from auvtool.extractors import DecodedChannel, absent_channel
+from auvtool.gram import map_spectra
 from auvtool.measurement import (
     STATISTIC_NAMES,
     ChannelRegion,
     choose_slices,
-    mean_entropy,
     measure_case,
     thin_out,
     voxel_statistics,
 )
-from auvtool.spectrum import FeatureMoments, map_spectra
+from auvtool.spectrum import FeatureMoments
 from auvtool.volume import Geometry
 
 AFFINE = tuple(tuple(row) for row in np.diag([2.0, 1.0, 0.5, 1.0]).tolist())
@@ -41,7 +44,9 @@ def a_channel(seed: int = 0, *, logits: np.ndarray | None = None) -> DecodedChan
     logits = generator.normal(size=(2, 5, 7)).astype(np.float32) if logits is None else logits
     features = FeatureMoments(3)
     features.add(generator.normal(size=(3, 20)))
-    return DecodedChannel(logits, np.array([1, 3]), logits > -np.inf, features, (0.9, 0.8, 0.7))
+    region = np.zeros(logits.shape, dtype=bool)
+    region[0, 1, 2], region[1, 3, 5] = True, True
+    return DecodedChannel(logits, np.array([1, 3]), region, features, (0.9, 0.8, 0.7))
 
 
 def test_a_present_and_an_absent_class() -> None:
@@ -61,14 +66,14 @@ def test_a_present_and_an_absent_class() -> None:
     assert np.isnan(features.class_features[1]).all()
     assert np.isnan(features.channel_spectra["centered"][1]).all()
     np.testing.assert_allclose(features.class_features[0], channel.features.mean(), rtol=1e-6)
-    expected = {
-        "logits": map_spectra(channel.logits),
-        "probabilities": map_spectra(1 / (1 + np.exp(-channel.logits.astype(np.float64)))),
-    }
-    assert len(features.spectra) == 12
-    for (kind, unfolding, centering), values in features.spectra.items():
-        np.testing.assert_allclose(values[0], expected[kind][unfolding, centering], rtol=1e-4, atol=1e-6)
+    whole, box = channel.logits, channel.logits[:, 1:4, 2:6]
+    assert len(features.spectra) == 24
+    for (roi, kind, unfolding, centering), values in features.spectra.items():
+        logits = (whole if roi == "volume" else box).astype(np.float64)
+        expected = map_spectra(logits if kind == "logits" else 1 / (1 + np.exp(-logits)))
+        np.testing.assert_allclose(values[0], expected[unfolding, centering], rtol=1e-4, atol=1e-6)
         assert values[1].size == 0
+    assert features.n_feature_voxels.tolist() == [20, 0]
     inside = image[label == 1]
     by_name = dict(zip(STATISTIC_NAMES, features.voxel_statistics[0], strict=True))
     assert by_name["n"] == 6
@@ -84,7 +89,7 @@ def test_a_map_without_variation_is_flat() -> None:
     flat = a_channel(logits=np.full((2, 5, 7), 0.3, dtype=np.float32))
     features = measured([flat, absent_channel(3)], label, np.zeros((4, 6, 8), dtype=np.float32))
     assert features.status == ("flat", "absent")
-    assert (features.spectra["logits", "d_hw", "centered"][0] == 0).all()
+    assert (features.spectra["volume", "logits", "d_hw", "centered"][0] == 0).all()
 
 
 def test_a_map_with_nan_names_its_class() -> None:
@@ -102,14 +107,30 @@ def test_maps_only_have_no_spectra() -> None:
     assert features.channel_spectra == {}
 
 
-def test_entropy_by_hand() -> None:
-    assert mean_entropy(np.zeros((1, 2, 2)), None) == pytest.approx(np.log(2))
-    assert mean_entropy(np.full((1, 2, 2), 500.0), None) == 0
-    assert mean_entropy(np.full((1, 2, 2), -500.0), None) == pytest.approx(0, abs=1e-12)
-    p = 0.2
-    logits = np.full((1, 2, 2), 700.0)
-    logits[0, 0, 0] = np.log(p / (1 - p))
-    assert mean_entropy(logits, logits < 700) == pytest.approx(-p * np.log(p) - (1 - p) * np.log(1 - p))
+def test_a_channel_without_a_region_has_no_class_box() -> None:
+    label = np.ones((4, 6, 8), dtype=np.int16)
+    channel = replace(a_channel(), region=None)
+    features = measured([channel, absent_channel(3)], label, np.zeros((4, 6, 8), np.float32))
+    assert features.spectra["volume", "logits", "d_hw", "centered"][0].size == 2
+    assert features.spectra["class-box", "logits", "d_hw", "centered"][0].size == 0
+    assert np.isnan(features.log_residual_probability)
+
+
+def test_what_the_rivals_read_is_taken_in_the_class_region() -> None:
+    label = np.ones((4, 6, 8), dtype=np.int16)
+    one, two = a_channel(1), a_channel(2)
+    features = measured([one, two], label, np.zeros((4, 6, 8), np.float32))
+    for index, channel in enumerate((one, two)):
+        inside = channel.logits[channel.region].astype(np.float64)
+        p = 1 / (1 + np.exp(-inside))
+        by_name = dict(zip(STATISTIC_NAMES, features.voxel_statistics[index], strict=True))
+        np.testing.assert_allclose(by_name["probability_entropy"], (-p * np.log(p) - (1 - p) * np.log(1 - p)).mean())
+        np.testing.assert_allclose(
+            by_name["trigamma"], np.mean([oracles.trigamma(np.log1p(np.exp(z)) + 1) for z in inside])
+        )
+    voxels = np.stack([one.logits[one.region], two.logits[one.region]]).astype(np.float64)
+    expected = np.mean([oracles.log_residual_probability(z) for z in voxels.T])
+    np.testing.assert_allclose(features.log_residual_probability, expected, rtol=1e-5)
 
 
 def test_statistics_of_nothing() -> None:

@@ -5,8 +5,9 @@ import oracles
 import pytest
 
 from auvtool.dataset import open_dataset
+from auvtool.gram import map_spectra
 from auvtool.scale import semantic_perception_scale
-from auvtool.spectrum import UNFOLDINGS, map_spectra
+from auvtool.spectrum import UNFOLDINGS
 from auvtool.volume import read_case
 
 N_CASES = 20

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import oracles
@@ -6,15 +7,23 @@ import pytest
 import torch
 from features import case_features, random_maps, write_features
 
-from auvtool.auv import AuvAxis, place
+from auvtool.auv import AuvAxis, log_coordinates, place
 from auvtool.errors import InputError, UsageError
 from auvtool.feature_store import FeatureFile
-from auvtool.scoring import confound, scale_options, score_features
+from auvtool.quantification import read_cases
+from auvtool.score_options import score_options
+from auvtool.scoring import score_cases, size_correlations
 
 
-def score(path, options=None, **chosen):
+def scoring(path, quantifier="auv", *, metrics=(), reference=(), preset=None, classes=(), seed=0, **choices):
+    axis = {name: choices.pop(name) for name in ("mechanism", "residualise", "two_sided") if name in choices}
+    options = score_options(quantifier, preset=preset, scale=choices, classes=classes, seed=seed, **axis)
     with FeatureFile(path) as file:
-        return score_features(file, options or scale_options("paper"), **chosen)
+        return score_cases(read_cases(file), file.header, options, metrics=metrics, reference=reference)
+
+
+def score(path, quantifier="auv", **options):
+    return scoring(path, quantifier, **options).rows()
 
 
 def cells(rows, column, class_name="all"):
@@ -53,11 +62,11 @@ def test_rows_come_by_case_then_class_then_whole_case(path):
 def test_absent_class_has_no_scale_and_stands_in_no_mean(path):
     rows = score(path)
     assert cells(rows, "status", "tumour") == ["ok", "ok", "absent", "ok"]
-    assert cells(rows, "scale", "tumour")[2] is None
+    assert cells(rows, "value", "tumour")[2] is None
     assert cells(rows, "auv", "tumour")[2] is None
-    assert cells(rows, "scale")[2] == cells(rows, "scale", "liver")[2]
-    assert cells(rows, "scale")[0] == pytest.approx(
-        (cells(rows, "scale", "liver")[0] + cells(rows, "scale", "tumour")[0]) / 2
+    assert cells(rows, "value")[2] == cells(rows, "value", "liver")[2]
+    assert cells(rows, "value")[0] == pytest.approx(
+        (cells(rows, "value", "liver")[0] + cells(rows, "value", "tumour")[0]) / 2
     )
     assert cells(rows, "status") == ["ok"] * 4
 
@@ -67,15 +76,15 @@ def test_each_column_has_its_own_axis_and_hits_0_and_1(path):
     for name in ("liver", "tumour", "all"):
         auv = [value for value in cells(rows, "auv", name) if value is not None]
         assert (min(auv), max(auv)) == (0.0, 1.0)
-        scales = [value for value in cells(rows, "scale", name) if value is not None]
-        assert cells(rows, "log_scale_min", name) == [pytest.approx(math.log(min(scales)))] * 4
-        assert cells(rows, "log_scale_max", name) == [pytest.approx(math.log(max(scales)))] * 4
+        scales = [value for value in cells(rows, "value", name) if value is not None]
+        assert cells(rows, "axis_min", name) == [pytest.approx(math.log(min(scales)))] * 4
+        assert cells(rows, "axis_max", name) == [pytest.approx(math.log(max(scales)))] * 4
 
 
 def test_stored_axis_places_the_same_cases_again(path):
     rows = [row for row in score(path) if row["class_id"] is None]
-    axis = AuvAxis(rows[0]["log_scale_min"], rows[0]["log_scale_max"], log_eps=1e-12)
-    again = place(np.array([row["scale"] for row in rows]), axis)
+    axis = AuvAxis(rows[0]["axis_min"], rows[0]["axis_max"], "certain")
+    again = place(log_coordinates(np.array([row["value"] for row in rows]), log_eps=1e-12), axis)
     assert again == pytest.approx([row["auv"] for row in rows])
 
 
@@ -91,18 +100,18 @@ def test_case_without_any_class_and_flat_map(tmp_path):
     assert cells(rows, "status") == ["ok", "absent", "flat", "ok"]
     assert cells(rows, "auv")[1:3] == [None, None]
     assert cells(rows, "n_slices") == [6, 0, 4, 6]
-    official = score(tmp_path / "F.h5", scale_options("official"))
-    assert cells(official, "scale")[1:3] == [pytest.approx(2.0), pytest.approx(2.0)]  # as released
+    official = score(tmp_path / "F.h5", preset="official")
+    assert cells(official, "value")[1:3] == [pytest.approx(2.0), pytest.approx(2.0)]  # as released
     assert cells(official, "status") == ["ok", "absent", "flat", "ok"]
 
 
 def test_one_slice_has_no_scale(tmp_path):
     cases = [case_features("a", random_maps(1, shape=(1, 9, 7))), case_features("b", random_maps(2))]
     for preset in ("paper", "official"):
-        rows = score(write_features(tmp_path / "F.h5", cases), scale_options(preset))
+        rows = score(write_features(tmp_path / "F.h5", cases), preset=preset)
         assert cells(rows, "status") == ["flat", "ok"]
-        assert cells(rows, "scale")[0] is None
-    rows = score(tmp_path / "F.h5", scale_options("paper", unfolding="h_dw"))
+        assert cells(rows, "value")[0] is None
+    rows = score(tmp_path / "F.h5", unfolding="h_dw")
     assert cells(rows, "status") == ["ok", "ok"]
 
 
@@ -112,15 +121,15 @@ def test_constant_map_is_flat_when_centred(tmp_path):
     object.__setattr__(features, "status", ("ok", "absent"))  # an extractor that did not look
     rows = score(
         write_features(tmp_path / "F.h5", [features, case_features("b", random_maps(1))]),
-        scale_options("paper", center=True),
+        center=True,
     )
     assert cells(rows, "status", "liver") == ["flat", "ok"]
-    assert cells(rows, "scale", "liver")[0] is None
+    assert cells(rows, "value", "liver")[0] is None
 
 
 def test_single_case_has_a_scale_but_no_auv(tmp_path):
     rows = score(write_features(tmp_path / "F.h5", [case_features("a", random_maps(0))]))
-    assert cells(rows, "scale")[0] is not None
+    assert cells(rows, "value")[0] is not None
     assert cells(rows, "auv") == [None]
 
 
@@ -128,46 +137,132 @@ def test_chosen_classes_by_name_or_id(path):
     for wanted in (["liver"], ["1"]):
         rows = score(path, classes=wanted)
         assert {row["class_name"] for row in rows} == {"liver", "all"}
-        assert cells(rows, "scale") == cells(rows, "scale", "liver")
+        assert cells(rows, "value") == cells(rows, "value", "liver")
     with pytest.raises(UsageError, match="got spleen"):
         score(path, classes=["liver", "spleen"])
 
 
-def test_explicit_option_wins_over_the_preset(path):
-    both = scale_options("official", energy="squared", aggregate="mean", unfolding="mean", of="probabilities")
-    assert (both.preset, both.energy, both.aggregate, both.center) == ("official", "squared", "mean", False)
-    assert scale_options("paper", center=True).center
-    for change in ({"energy": "linear"}, {"center": True}, {"of": "probabilities"}, {"unfolding": "mean"}):
-        assert cells(score(path, scale_options("paper", **change)), "scale") != cells(score(path), "scale")
+CHANGES = ({"energy": "linear"}, {"center": True}, {"of": "probabilities"}, {"unfolding": "mean"}, {"roi": "class-box"})
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
+def test_an_option_changes_the_values(path, change):
+    assert cells(score(path, **change), "value") != cells(score(path), "value")
 
 
 def test_unfolding_mean_is_the_mean_of_the_three(path):
-    three = [
-        cells(score(path, scale_options("paper", unfolding=u)), "scale", "liver") for u in ("d_hw", "h_dw", "w_dh")
-    ]
-    mean = cells(score(path, scale_options("paper", unfolding="mean")), "scale", "liver")
+    three = [cells(score(path, unfolding=u), "value", "liver") for u in ("d_hw", "h_dw", "w_dh")]
+    mean = cells(score(path, unfolding="mean"), "value", "liver")
     assert mean == pytest.approx(np.mean(three, axis=0))
 
 
-def test_agreement_is_one_minus_dice(path, tmp_path):
-    rows = score(path, quantifier="agreement")
-    assert cells(rows, "auv", "liver") == pytest.approx([0.1] * 4)
-    assert cells(rows, "auv") == pytest.approx([0.3] * 4)
-    assert {row["scale"] for row in rows} == {None}
-    without = write_features(tmp_path / "F.h5", [case_features("a", random_maps(0))])
+def test_agreement_is_the_dice_and_goes_through_the_axis(maps, tmp_path):
+    dice = {"a": (0.9, 0.5), "b": (0.7, 0.7), "c": (0.8, 0.1), "d": (0.5, 0.9)}
+    path = write_features(tmp_path / "F.h5", [case_features(name, maps[name], dice=dice[name]) for name in maps])
+    rows = score(path, "agreement")
+    assert cells(rows, "value", "liver") == pytest.approx([0.9, 0.7, 0.8, 0.5])
+    assert cells(rows, "value", "tumour")[2] is None  # c has no tumour
+    assert cells(rows, "auv", "liver") == pytest.approx([0.0, 0.5, 0.25, 1.0])
+    assert cells(rows, "value") == pytest.approx([0.7, 0.7, 0.8, 0.7])
+    without = write_features(tmp_path / "G.h5", [case_features("a", random_maps(0))])
     with pytest.raises(InputError, match="agreement"):
-        score(without, quantifier="agreement")
+        score(without, "agreement")
 
 
 def test_random_control_follows_its_seed(path):
-    first, again, other = (cells(score(path, quantifier="random", seed=seed), "auv") for seed in (1, 1, 2))
+    first, again, other = (cells(score(path, "random", seed=seed), "value") for seed in (1, 1, 2))
     assert first == again != other
     assert all(0.0 <= value < 1.0 for value in first)
 
 
+def test_scores_name_what_they_are(path):
+    row = score(path, center=True, classes=["liver"], two_sided=True)[0]
+    assert row["quantifier"] == "auv"
+    assert row["method"].startswith("identity mask-box raw ")
+    assert row["method"].endswith("; paper squared centred logits d_hw volume mean classes liver; two-sided")
+
+
+# --- sizes: residuals, two sides, correlations ---
+
+
+def sized_cases(n=30, *, seed=0):
+    """Cases whose agreement grows with the logarithm of their volume, and otherwise is noise."""
+    generator = np.random.default_rng(seed)
+    found = []
+    for index, size in enumerate(generator.uniform(0.1, 3.0, n)):
+        dice = np.clip(0.5 + 0.1 * (size - 1.5) + generator.normal(0, 0.01), 0, 1)
+        features = case_features(f"case_{index:02d}", [np.ones((3 + index % 4, 4, 4)), None], dice=(dice, 0.0))
+        found.append(replace(features, volume_ml=np.array([np.exp(size), 0.0]), status=("ok", "absent")))
+    return found
+
+
+def test_residuals_do_not_correlate_with_what_was_taken_out(tmp_path):
+    path = write_features(tmp_path / "F.h5", sized_cases())
+    plain, left = scoring(path, "agreement"), scoring(path, "agreement", residualise=["volume", "depth"])
+    assert size_correlations(plain.whole_cases)["volume"][0] == pytest.approx(-1.0, abs=0.1)
+    assert abs(size_correlations(left.whole_cases)["volume"][0]) < 0.3
+    logarithms = np.log(left.whole_cases.volume_ml)
+    assert np.corrcoef(left.whole_cases.auv, logarithms)[0, 1] == pytest.approx(0.0, abs=1e-9)
+    assert cells(left.rows(), "value") == cells(plain.rows(), "value")  # the value stays what was measured
+    assert "residualised by volume depth" in left.method
+
+
+def test_too_few_cases_to_residualise_are_refused(tmp_path):
+    path = write_features(tmp_path / "F.h5", sized_cases(4))
+    with pytest.raises(UsageError, match="--residualise: expected more cases"):
+        score(path, "agreement", residualise=["volume", "depth"])
+
+
+def test_two_sided_ranks_by_the_distance_from_the_median(path):
+    rows = score(path, two_sided=True)
+    logarithms = np.log(cells(rows, "value"))
+    distances = np.abs(logarithms - np.median(logarithms))
+    auv = np.array(cells(rows, "auv"))
+    assert auv == pytest.approx((distances - distances.min()) / np.ptp(distances), abs=1e-9)
+    assert cells(rows, "axis_center") == [pytest.approx(np.median(logarithms))] * 4
+
+
+def test_partial_correlation_tells_volume_from_depth(tmp_path):
+    # Slices follow the volume; the score follows the volume alone.
+    generator = np.random.default_rng(3)
+    cases = []
+    for index in range(40):
+        size = generator.uniform(1.0, 4.0)
+        depth = int(np.clip(np.round(6 * size + generator.normal(0, 2)), 2, None))
+        dice = 0.2 * size + generator.normal(0, 0.02)
+        features = case_features(f"{index:02d}", [np.ones((2, 3, 3)), None], dice=(dice, 0.0))
+        size_ml, slices = np.array([np.exp(size), 0.0]), np.array([depth, 0])
+        cases.append(replace(features, volume_ml=size_ml, n_slices=slices, status=("ok", "absent")))
+    found = size_correlations(scoring(write_features(tmp_path / "F.h5", cases), "agreement").whole_cases)
+    assert found["depth"][0] < -0.8
+    assert abs(found["depth"][1]) < 0.35
+    assert found["volume"][1] < -0.8
+
+
+# --- another data set's axis ---
+
+
+def test_reference_places_a_case_where_it_stood(path, tmp_path, maps):
+    old = score(path)
+    alone = write_features(tmp_path / "F.h5", [case_features("b", maps["b"])])
+    new = score(alone, reference=old)
+    for name in ("liver", "tumour", "all"):
+        assert cells(new, "auv", name) == pytest.approx([cells(old, "auv", name)[1]])
+    two_sided = score(path, two_sided=True)
+    again = score(alone, reference=two_sided, two_sided=True)
+    assert cells(again, "auv") == pytest.approx([cells(two_sided, "auv")[1]])
+
+
+def test_reference_of_another_method_is_refused(path):
+    with pytest.raises(InputError, match="--reference: expected scores of auv"):
+        score(path, reference=score(path, energy="linear"))
+    with pytest.raises(InputError, match="got entropy"):
+        score(path, reference=[{**row, "quantifier": "entropy"} for row in score(path)])
+
+
 def test_maps_only_file_and_broken_spectrum_are_refused(tmp_path):
     features = case_features("a", random_maps(0))
-    features.spectra["logits", "d_hw", "uncentered"][0][0] = math.nan
+    features.spectra["volume", "logits", "d_hw", "uncentered"][0][0] = math.nan
     with pytest.raises(InputError, match="case a, class liver"):
         score(write_features(tmp_path / "F.h5", [features]))
     object.__setattr__(features, "spectra", {})
@@ -176,36 +271,27 @@ def test_maps_only_file_and_broken_spectrum_are_refused(tmp_path):
         score(write_features(tmp_path / "G.h5", [features]))
 
 
-def test_confound_is_a_rank_correlation_with_size():
-    def rows(pairs):
-        return [{"class_id": None, "auv": auv, "volume_ml": volume} for auv, volume in pairs]
-
-    assert confound(rows([(0.1, 30.0), (0.5, 20.0), (0.9, 1.0)]), "volume_ml") == pytest.approx(-1.0)
-    assert confound(rows([(0.1, 30.0), (0.5, 30.0), (0.9, 30.0)]), "volume_ml") is None
-    assert confound(rows([(0.1, 30.0), (None, 20.0), (0.9, 1.0)]), "volume_ml") is None
-
-
 # --- oracle ---
 
 
 def test_official_equals_the_released_function_on_the_same_maps(path, maps):
     present = [name for name in maps if maps[name][1] is not None]
     per_class = [[oracles.released_scale(volume.astype(np.float32)) for volume in maps[name]] for name in present]
-    rows = [row for row in score(path, scale_options("official")) if row["case"] in present]
-    assert cells(rows, "scale", "liver") == pytest.approx([row[0] for row in per_class], abs=1e-6)
-    assert cells(rows, "scale", "tumour") == pytest.approx([row[1] for row in per_class], abs=1e-6)
-    assert cells(rows, "scale") == pytest.approx([sum(row) for row in per_class], abs=2e-6)
+    rows = [row for row in score(path, preset="official") if row["case"] in present]
+    assert cells(rows, "value", "liver") == pytest.approx([row[0] for row in per_class], abs=1e-6)
+    assert cells(rows, "value", "tumour") == pytest.approx([row[1] for row in per_class], abs=1e-6)
+    assert cells(rows, "value") == pytest.approx([sum(row) for row in per_class], abs=2e-6)
 
 
 def test_official_auv_equals_the_released_example(maps, tmp_path):
     full = {name: maps[name] for name in maps if maps[name][1] is not None}
     file = write_features(tmp_path / "F.h5", [case_features(name, full[name]) for name in full])
     per_class = [[oracles.released_scale(volume, dtype=torch.float64) for volume in full[name]] for name in full]
-    rows = score(file, scale_options("official"))
+    rows = score(file, preset="official")
     assert cells(rows, "auv") == pytest.approx(oracles.released_auv(per_class), abs=1e-9)
 
 
 def test_paper_equals_the_written_equations(path, maps):
     rows = score(path)
     expected = [oracles.written_scale(maps[name][0]) for name in maps]
-    assert cells(rows, "scale", "liver") == pytest.approx(expected, abs=1e-9)
+    assert cells(rows, "value", "liver") == pytest.approx(expected, abs=1e-9)

@@ -18,7 +18,19 @@ from auvtool.cli.options import with_common_options
 from auvtool.errors import AuvtoolError, ExitCode, OutputError, one_line
 
 # In the order of a run. Each name is a module of auvtool.cli with a function of that name (a dash as an underscore).
-COMMANDS = ("demo", "extract", "score", "filter", "train", "predict", "eval", "merge", "info", "completion")
+COMMANDS = (
+    "demo",
+    "extract",
+    "score",
+    "filter",
+    "train",
+    "predict",
+    "eval",
+    "correlate",
+    "merge",
+    "info",
+    "completion",
+)
 
 
 class _QuietPipeGroup(TyperGroup):

@@ -24,8 +24,11 @@ def extract(
         Path | None, typer.Option("--labels", metavar="DIR", help="Labels; by default those of the data set.")
     ] = None,
     extractor: Annotated[
-        Literal["litemedsam", "identity"],
-        typer.Option("--extractor", help="Foundation model; identity: the intensities themselves, a control."),
+        Literal["litemedsam", "litemedsam-random", "identity"],
+        typer.Option(
+            "--extractor",
+            help="Foundation model; two controls: its network untrained, and the intensities themselves.",
+        ),
     ] = "litemedsam",
     weights: Annotated[
         Path | None, typer.Option("--weights", metavar="FILE", help="Another checkpoint of the same network.")

@@ -181,12 +181,15 @@ def _say_what_goes(scores: Sequence[Row], judged: Sequence[Row], kept: frozenset
     console.info(f"filter: {len(kept)} of {len(judged)} cases kept, {len(judged) - len(kept)} dropped")
     if unjudged:
         console.warn(f"{len(unjudged)} cases could not be judged and are kept ({_some(unjudged)})")
-    losses = class_losses(scores, kept)
-    say = console.info if len(losses) <= _SHOWN_CLASSES else console.detail
-    for loss in losses:
+    *classes, whole = class_losses(scores, kept)
+    for loss in [*classes, whole] if len(classes) != 1 else classes:
+        say = console.info if len(classes) <= _SHOWN_CLASSES or loss is whole else console.detail
         line = f"filter: {loss.class_name}: in {loss.n_kept} kept and {loss.n_dropped} dropped cases"
         if loss.median_ml_kept is not None and loss.median_ml_dropped is not None:
             line += f", median volume {loss.median_ml_kept:.3g} and {loss.median_ml_dropped:.3g} ml"
+        if loss.n_dropped and loss.tertiles:
+            small, middle, large = (f"{gone} of {n}" for gone, n in loss.tertiles)
+            line += f"; dropped {small} of the smallest third, {middle} of the middle, {large} of the largest"
         say(line)
 
 

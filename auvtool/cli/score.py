@@ -1,5 +1,8 @@
 """`auvtool score`."""
 
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,21 +12,39 @@ from auvtool import console
 from auvtool.atomic import is_stream
 from auvtool.cli.options import Force, Format, Output, Seed
 from auvtool.errors import UsageError
-from auvtool.schema import SCORES, Row
-from auvtool.tables import STANDARD_STREAM, check_output, write_table
+from auvtool.quantifiers import QUANTIFIERS, QuantifierName
+from auvtool.schema import EXPLANATION, METRICS, SCORES, Row
+from auvtool.tables import STANDARD_STREAM, check_output, read_table, write_table
 
 if TYPE_CHECKING:
-    from auvtool.scoring import ScaleOptions
+    from auvtool.feature_store import CaseFeatures
+    from auvtool.scoring import Scoring
+
+_QUANTIFIER_HELP = "; ".join(f"{name}: {facts.measures}" for name, facts in QUANTIFIERS.items())
+_RANKED = ("rank", "case", "auv", "value", "status", "n_slices", "volume_ml")
+_EXPLAINED = (
+    *("class_name", "status", "value", "median", "auv", "rank", "n_ranked", "push", "volume_percentile"),
+    *("depth_percentile", "n_singular_values", "n_for_90", "energy_1", "energy_2", "energy_3"),
+)
 
 
 def score(
     features: Annotated[list[Path], typer.Argument(metavar="F.h5", help="Features file that extract wrote.")],
     *,
     output: Output = STANDARD_STREAM,
+    quantifier: Annotated[QuantifierName, typer.Option("--quantifier", help=_QUANTIFIER_HELP + ".")] = "auv",
     preset: Annotated[
-        Literal["paper", "official"],
-        typer.Option("--preset", help="The paper's equations as written, or its authors' released arithmetic."),
-    ] = "paper",
+        Literal["paper", "official"] | None,
+        typer.Option("--preset", help="auv as the paper's equations (default), or its authors' released arithmetic."),
+    ] = None,
+    mechanism: Annotated[
+        Literal["a", "b", "c", "d"] | None,
+        typer.Option(
+            "--mechanism",
+            help="Of table 5: a raw input and all classes, b raw and --classes, c mask and all, d mask and --classes; "
+            "refused where the features or --classes do not fit.",
+        ),
+    ] = None,
     energy: Annotated[
         Literal["squared", "linear"] | None, typer.Option("--energy", help="Energy of a singular value: s^2 or s.")
     ] = None,
@@ -36,33 +57,70 @@ def score(
     ] = None,
     unfolding: Annotated[
         Literal["d_hw", "h_dw", "w_dh", "mean"] | None,
-        typer.Option("--unfolding", help="Axis kept as rows (d: slices); mean: the mean scale of the three."),
+        typer.Option("--unfolding", help="Axis kept as rows (d: slices); mean: the mean of the three."),
+    ] = None,
+    roi: Annotated[
+        Literal["volume", "class-box"] | None,
+        typer.Option("--roi", help="Singular values of the whole map, or of the box around the class region."),
     ] = None,
     aggregate: Annotated[
-        Literal["mean", "sum"] | None, typer.Option("--aggregate", help="A case's scale from those of its classes.")
+        Literal["mean", "sum"] | None, typer.Option("--aggregate", help="A case's value from those of its classes.")
     ] = None,
     classes: Annotated[
         str, typer.Option("--classes", metavar="A,B", help="Names or ids of the classes to use; all by default.")
     ] = "",
-    quantifier: Annotated[
-        Literal["auv", "agreement", "random"],
-        typer.Option("--quantifier", help="auv; agreement: 1 - Dice of the extractor's mask; random: a control."),
-    ] = "auv",
+    residualise: Annotated[
+        str,
+        typer.Option(
+            "--residualise",
+            metavar="A,B",
+            help="Take the linear effect of volume, depth (slices) or spacing (slice distance) out before the AUV.",
+        ),
+    ] = "",
+    two_sided: Annotated[
+        bool, typer.Option("--two-sided", help="Uncertain is what lies far from the median, on either side.")
+    ] = False,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            "--reference", metavar="S.csv", help="Place the cases on the axis of these scores, not their own."
+        ),
+    ] = None,
+    metrics: Annotated[
+        Path | None,
+        typer.Option("--metrics", metavar="M.csv", help="Cross-validated metrics, for --quantifier predicted-dice."),
+    ] = None,
+    explain: Annotated[
+        str | None, typer.Option("--explain", metavar="CASE", help="Say how the number of one case came about.")
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="Draw energy curves and AUV distribution (.svg, .png or .pdf)."),
+    ] = None,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option("--beside", metavar="S.csv", help="With --plot: draw the distribution of these scores too."),
+    ] = None,
     seed: Seed = 0,
     table_format: Format = None,
     force: Force = False,
 ) -> None:
-    """Score features: a scale and an AUV for each class and for each whole case.
+    """Score features: a value and an AUV for each class and for each whole case.
 
     The scale S (eq. 5) is high where a case's maps are rich; its AUV (eq. 6) lies between 0, the most certain case of
     the file, and 1, the most uncertain. Preset paper: squared energy, mean over the classes present, absent and flat
     maps have no scale. Preset official: linear energy, sum over the classes, an absent map scores 1. An option given
-    beside a preset wins over it. On a terminal the cases are printed as a table, the most uncertain first.
+    beside a preset wins over it. Other quantifiers are read from the same file and go through the same axis and
+    filter. On a terminal the cases are printed as a table, the most uncertain first.
 
     \b
       auvtool score F.h5 -o S.csv
       auvtool score F.h5 --preset official --format jsonl | jq 'select(.class_name == "all")'
       auvtool score F.h5 --classes tumour --of probabilities --center -o S.csv
+      auvtool score F.h5 --quantifier mahalanobis --residualise volume,depth -o MD.csv
+      auvtool score F.h5 --explain case_0007                          (why is this case where it is?)
+      auvtool score F.new.h5 --reference S.csv                        (new cases on the old axis)
+      auvtool score F.h5 -o Sd.csv --plot Sd.svg --beside Sa.csv --beside Sb.csv
     """
     if len(features) > 1:
         raise UsageError(
@@ -70,58 +128,135 @@ def score(
         )
     if features[0] == STANDARD_STREAM:
         raise UsageError("F.h5: expected a file, got '-'; HDF5 cannot be piped")
+    _check_companions(quantifier, metrics, reference, plot, beside, residualise=residualise)
     check_output(output, requested=table_format, force=force)
+    if plot is not None:
+        from auvtool.plots import check_plot
+
+        check_plot(plot, force=force)
 
     from auvtool.feature_store import FeatureFile
-    from auvtool.scoring import scale_options, score_features
+    from auvtool.quantification import read_cases
+    from auvtool.score_options import score_options
+    from auvtool.scoring import score_cases
 
-    options = scale_options(preset, energy=energy, center=center, of=of, unfolding=unfolding, aggregate=aggregate)
-    wanted = [name.strip() for name in classes.split(",") if name.strip()]
+    options = score_options(
+        quantifier,
+        preset=preset,
+        scale={
+            "energy": energy,
+            "center": center,
+            "of": of,
+            "unfolding": unfolding,
+            "roi": roi,
+            "aggregate": aggregate,
+        },
+        mechanism=mechanism,
+        classes=_words(classes),
+        residualise=_words(residualise),
+        two_sided=two_sided,
+        seed=seed,
+    )
+    others = {path.stem: _whole_case_auv(path) for path in beside or ()}
     with FeatureFile(features[0]) as file:
-        rows = score_features(file, options, classes=wanted, quantifier=quantifier, seed=seed)
-        weights = file.header.weights_sha256
-    _say_what_was_seen(rows, options if quantifier == "auv" else None)
+        header, cases = file.header, read_cases(file)
+    scoring = score_cases(
+        cases,
+        header,
+        options,
+        metrics=() if metrics is None else read_table(metrics, METRICS),
+        reference=() if reference is None else read_table(reference, SCORES),
+    )
+    _say_what_was_seen(scoring)
+    rows = scoring.rows()
+    explanation = [] if explain is None else _explanation(scoring, cases, explain)
+    if plot is not None:
+        own = quantifier if output == STANDARD_STREAM or is_stream(output) else output.stem
+        _draw(plot, scoring, cases, {**others, own: scoring.whole_cases.auv.tolist()}, case_id=explain, force=force)
     if console.wants_reading(output, table_format):
-        console.print_table(_ranked(rows), ("rank", "case", "auv", "scale", "status", "n_slices", "volume_ml"))
+        if explain is None:
+            console.print_table(_ranked(rows), _RANKED)
+        else:
+            console.print_table(explanation, _EXPLAINED, title=explain)
         return
-    write_table(rows, SCORES, output, requested=table_format, force=force)
+    if explain is None:
+        write_table(rows, SCORES, output, requested=table_format, force=force)
+    else:
+        write_table(explanation, EXPLANATION, output, requested=table_format, force=force)
     if output != STANDARD_STREAM and not is_stream(output):
         from auvtool.manifest import write_manifest
 
-        chosen = vars(options) if quantifier == "auv" else {"seed": seed}
         write_manifest(
             output,
             command="score",
-            options={"quantifier": quantifier, "classes": wanted, **chosen},
-            inputs=features,
-            counts={"cases": sum(row["class_id"] is None for row in rows), "rows": len(rows)},
-            model_sha256=weights,
+            options={**asdict(options), "reference": reference, "metrics": metrics, "explain": explain},
+            inputs=[path for path in (features[0], reference, metrics) if path is not None],
+            counts={"cases": len(cases), "rows": len(explanation or rows)},
+            model_sha256=header.weights_sha256,
         )
 
 
-def _say_what_was_seen(rows: list[Row], options: "ScaleOptions | None") -> None:
-    from auvtool.scoring import confound
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
-    maps = [row for row in rows if row["class_id"] is not None]
-    cases = [row for row in rows if row["class_id"] is None]
-    names = ", ".join(dict.fromkeys(str(row["class_name"]) for row in maps))
-    absent, flat = (sum(row["status"] == status for row in maps) for status in ("absent", "flat"))
-    console.info(
-        f"score: {len(cases)} cases, {len(maps) // len(cases)} classes ({names}); {absent} absent, {flat} flat"
-    )
-    if options is not None:
-        centring = "centred" if options.center else "uncentred"
-        console.info(
-            f"score: preset {options.preset}: {options.energy} energy, {centring}, of {options.of}, "
-            f"unfolding {options.unfolding}, {options.aggregate} over classes"
+
+def _check_companions(
+    quantifier: QuantifierName,
+    metrics: Path | None,
+    reference: Path | None,
+    plot: Path | None,
+    beside: list[Path] | None,
+    *,
+    residualise: str,
+) -> None:
+    """Refuse files that the other options leave without a use, or that they lack."""
+    if (metrics is not None) != (quantifier == "predicted-dice"):
+        found = "none" if metrics is None else f"it beside {quantifier}"
+        raise UsageError(
+            f"--metrics: expected it with --quantifier predicted-dice only, got {found}; give both or none"
         )
-    unplaced = [str(row["case"]) for row in cases if row["auv"] is None]
+    if reference is not None and QUANTIFIERS[quantifier].of_data_set:
+        raise UsageError(
+            f"--reference: expected a quantifier that two data sets share, got {quantifier}; its values depend on the "
+            "other cases of the file: merge the features and score them together"
+        )
+    if reference is not None and residualise:
+        raise UsageError(
+            "--reference: expected no --residualise beside it, got one; the fit belongs to the data set: merge the "
+            "features and score them together"
+        )
+    if beside and plot is None:
+        raise UsageError("--beside: expected --plot beside it, got none; name the file to draw")
+
+
+def _whole_case_auv(path: Path) -> list[float]:
+    return [float("nan") if row["auv"] is None else float(row["auv"]) for row in _whole_cases(read_table(path, SCORES))]
+
+
+def _whole_cases(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row["class_id"] is None]
+
+
+def _say_what_was_seen(scoring: "Scoring") -> None:
+    from auvtool.scoring import size_correlations
+
+    *classes, whole = scoring.columns
+    names = ", ".join(column.class_name for column in classes)
+    counts = {
+        status: sum(column.status.count(status) for column in classes) for status in ("absent", "flat", "undefined")
+    }
+    said = ", ".join(f"{n} {status}" for status, n in counts.items() if n or status != "undefined")
+    console.info(f"score: {len(scoring.case_ids)} cases, {len(classes)} classes ({names}); {said}")
+    console.info(f"score: {scoring.options.quantifier}: {scoring.method}")
+    unplaced = [case_id for case_id, auv in zip(scoring.case_ids, whole.auv, strict=True) if math.isnan(auv)]
     if unplaced:
         console.warn(f"{len(unplaced)} cases have no AUV ({', '.join(unplaced[:5])}{', ...' if unplaced[5:] else ''})")
-    by_volume, by_depth = confound(rows, "volume_ml"), confound(rows, "n_slices")
+    found = size_correlations(whole)
+    (by_volume, volume_given), (by_depth, depth_given) = found["volume"], found["depth"]
     console.info(
-        f"score: Spearman of AUV with volume {_signed(by_volume)}, with number of slices {_signed(by_depth)} "
-        "(near 1 or -1: a filter by AUV would choose by size)"
+        f"score: Spearman of AUV with volume {_signed(by_volume)} (given slices {_signed(volume_given)}), with number "
+        f"of slices {_signed(by_depth)} (given volume {_signed(depth_given)}); near 1 or -1 a filter by AUV would "
+        "choose by size"
     )
 
 
@@ -129,8 +264,63 @@ def _signed(correlation: float | None) -> str:
     return "not defined" if correlation is None else f"{correlation:+.2f}"
 
 
+def _explanation(scoring: "Scoring", cases: "Sequence[CaseFeatures]", case_id: str) -> list[Row]:
+    from auvtool.explanation import driving_class, explain
+
+    rows = explain(scoring, cases, case_id)
+    whole, driver = rows[-1], driving_class(rows)
+    if whole["auv"] is None:
+        console.info(f"score: {case_id}: no AUV ({whole['status']})")
+    else:
+        by = "" if driver is None else f"; {driver} pushes it there the most"
+        console.info(
+            f"score: {case_id}: AUV {whole['auv']:.3f}, place {whole['rank']} of {whole['n_ranked']} "
+            f"(1 is the most uncertain){by}"
+        )
+    return rows
+
+
+def _draw(
+    path: Path,
+    scoring: "Scoring",
+    cases: "Sequence[CaseFeatures]",
+    auv: dict[str, list[float]],
+    *,
+    case_id: str | None,
+    force: bool,
+) -> None:
+    """Energy curves where the quantifier has spectra, and the AUV of each scoring; the scoring at hand comes last."""
+    import numpy as np
+
+    from auvtool.plots import AuvDistributions, EnergyCurves, plot_distributions, plot_scores
+    from auvtool.quantification import map_spectra_of
+
+    options = scoring.options
+    distributions = {name: np.array(values) for name, values in auv.items()}
+    title = f"{options.quantifier}: {options.measured()}"
+    if not options.facts.spectral:
+        plot_distributions(path, distributions, title=title, force=force)
+        return
+    spectra = {
+        column.class_name: [map_spectra_of(case, channel, options)[0] for case in cases]
+        for column, channel in zip(scoring.columns, scoring.quantified.channels, strict=False)
+    }
+    index = None if case_id is None else scoring.case_ids.index(case_id)
+    curves = EnergyCurves(
+        spectra,
+        options.energy if options.quantifier == "auv" else "linear",
+        options.eps_rule,
+        {} if index is None else {name: of_cases[index] for name, of_cases in spectra.items()},
+        case_id or "",
+    )
+    own = next(reversed(auv))
+    highlighted = {} if index is None else {own: auv[own][index]}
+    shown = AuvDistributions(distributions, {}, highlighted, case_id or "")
+    plot_scores(path, curves, shown, title=title, force=force)
+
+
 def _ranked(rows: list[Row]) -> list[Row]:
     """Whole cases, the most uncertain first, those without an AUV last."""
-    cases = [row for row in rows if row["class_id"] is None]
-    cases.sort(key=lambda row: -row["auv"] if isinstance(row["auv"], float) else 2.0)
+    cases = _whole_cases(rows)
+    cases.sort(key=lambda row: -row["auv"] if isinstance(row["auv"], float) else float("inf"))
     return [{"rank": rank, **row} for rank, row in enumerate(cases, start=1)]

@@ -55,7 +55,7 @@ class ExtractorFacts:
 EXTRACTORS: dict[str, ExtractorFacts] = {
     "litemedsam": ExtractorFacts(
         module="auvtool.extractors.litemedsam",
-        revision=1,
+        revision=2,
         n_features=32,
         channels_without_prompt=tuple(f"channel_{channel}" for channel in range(1, 33)),
         weights=WeightsInPackage(
@@ -66,9 +66,17 @@ EXTRACTORS: dict[str, ExtractorFacts] = {
         ),
         licence="Apache-2.0 (code and weights)",
     ),
+    "litemedsam-random": ExtractorFacts(
+        module="auvtool.extractors.litemedsam_random",
+        revision=1,
+        n_features=32,
+        channels_without_prompt=tuple(f"channel_{channel}" for channel in range(1, 33)),
+        weights=None,
+        licence="Apache-2.0 (code)",
+    ),
     "identity": ExtractorFacts(
         module="auvtool.extractors.identity",
-        revision=1,
+        revision=2,
         n_features=1,
         channels_without_prompt=("volume",),
         weights=None,
@@ -102,7 +110,7 @@ class DecodedChannel:
         logits: on the model's grid, a row for each of `slices`; None where the class is absent from them.
         slices: the volume's slice numbers of the rows: for a class those that carry it (rows of zeros would change no
             singular value).
-        region: the class region on that grid; None without prompts: everywhere.
+        region: the class region on that grid, which is the same for all classes; None without prompts: everywhere.
         features: of the last decoded layer within the region.
         agreement: Dice and IoU of the prompted mask with the label at the label's resolution over `slices`, and the
             mean IoU that the decoder predicts; nan where there is nothing to compare.

@@ -1,7 +1,7 @@
 """The control: intensities themselves as decoded maps.
 
-What it finds needs no foundation model. A class map is the image within the class's bounding box, on the slices that
-carry the class; without prompts the one channel is the whole volume.
+What it finds needs no foundation model. A class map is the image on the slices that carry the class; without prompts
+the one channel is the whole volume.
 """
 
 from collections.abc import Iterator
@@ -37,10 +37,8 @@ class IdentityExtractor:
             if not carrying.any():
                 yield absent_channel(1)
                 continue
-            rows, columns = np.flatnonzero(region.any(axis=(0, 2))), np.flatnonzero(region.any(axis=(0, 1)))
-            box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
             slices = case.slices[carrying]
-            yield _channel(case.image[slices][:, *box], slices, region[carrying][:, *box])
+            yield _channel(case.image[slices], slices, region[carrying])
 
 
 def _channel(intensities: np.ndarray, slices: np.ndarray, region: np.ndarray | None) -> DecodedChannel:

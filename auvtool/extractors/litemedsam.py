@@ -47,13 +47,22 @@ def load(*, weights: Path | None, device: str) -> "LiteMedSam":
     found = find_weights(_FACTS, weights)
     if found is None:
         raise ValueError("litemedsam has weights")
-    network = _build_network()
+    network = build_network()
     try:
         network.load_state_dict(load_state(found.path), strict=True)
     except RuntimeError as error:
         raise InputError(
             found.path, expected="LiteMedSAM's weights", found=f"'{one_line(error)[:160]}'", cure="check --weights"
         ) from error
+    return prepare(network, device)
+
+
+def prepare(network: Any, device: str) -> "LiteMedSam":
+    """A network for evaluation: batch norm folded, gradients off, on `device`.
+
+    Raises:
+        UsageError: the device is not there.
+    """
     network.eval().requires_grad_(requires_grad=False)
     _fuse_batch_norm(network.image_encoder)
     _keep_freed_memory()
@@ -256,7 +265,12 @@ def _at_label_resolution(logits: torch.Tensor, size: tuple[int, ...]) -> np.ndar
     return predicted
 
 
-def _build_network() -> Any:
+def build_network() -> Any:
+    """The package's network, with the weights that its constructor draws.
+
+    Raises:
+        InputError: the package is missing, or torchvision does not match torch.
+    """
     try:
         with warnings.catch_warnings():
             # timm's old import paths and torch.jit's age are the package's business, not the user's.

@@ -1,0 +1,98 @@
+import pytest
+
+from auvtool.errors import UsageError
+from auvtool.feature_store import FeatureHeader
+from auvtool.quantifiers import QUANTIFIERS
+from auvtool.score_options import check_header, score_options
+
+
+def header(*, prompt="mask-box", image_input="mask", dataset="Dataset001_A"):
+    return FeatureHeader("litemedsam", "2", "abc", prompt, image_input, dataset, ((1, "liver"),))
+
+
+def test_an_explicit_choice_wins_over_the_preset():
+    chosen = {"energy": "squared", "aggregate": "mean", "unfolding": "mean", "of": "probabilities", "center": None}
+    both = score_options(preset="official", scale=chosen)
+    assert (both.preset, both.energy, both.aggregate, both.unfolding) == ("official", "squared", "mean", "mean")
+    plain = score_options(preset="official")
+    assert (plain.energy, plain.aggregate, plain.center, plain.eps_rule) == ("linear", "sum", False, "added")
+    paper = score_options(scale={"center": True})
+    assert (paper.preset, paper.energy, paper.aggregate, paper.center) == ("paper", "squared", "mean", True)
+
+
+@pytest.mark.parametrize(
+    ("quantifier", "options", "words"),
+    [
+        ("fisher", {"scale": {"energy": "linear"}}, "--energy: expected a quantifier that it changes, got fisher"),
+        ("variance", {"preset": "official"}, "--preset"),
+        ("mahalanobis", {"scale": {"roi": "class-box"}}, "it is for auv and effective-rank"),
+        ("effective-rank", {"scale": {"energy": "linear"}}, "it is for auv"),
+        ("entropy", {"scale": {"center": False}}, "--center"),
+        ("depth", {"scale": {"aggregate": "sum"}}, "--aggregate: expected a quantifier that it changes, got depth"),
+        ("eaoa", {"classes": ["liver"]}, "--classes: expected a quantifier of classes"),
+        ("auv", {"mechanism": "b"}, "--mechanism b: expected --classes beside it"),
+        ("auv", {"mechanism": "d"}, "--mechanism d: expected --classes beside it"),
+        ("auv", {"mechanism": "a", "classes": ["liver"]}, "leave it out, or use b"),
+        ("auv", {"mechanism": "c", "classes": ["liver"]}, "leave it out, or use d"),
+        ("auv", {"residualise": ["size"]}, "--residualise: expected some of volume, depth, spacing, got size"),
+        ("volume", {"residualise": ["volume"]}, "nothing would be left"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_with_the_reason(quantifier, options, words):
+    with pytest.raises(UsageError, match=words):
+        score_options(quantifier, **options)
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "classes", "image_input"),
+    [("a", [], "raw"), ("b", ["1"], "raw"), ("c", [], "mask"), ("d", ["1"], "mask")],
+)
+def test_a_mechanism_takes_the_features_it_is_of(mechanism, classes, image_input):
+    options = score_options(mechanism=mechanism, classes=classes)
+    check_header(options, header(image_input=image_input))
+    other = {"raw": "mask", "mask": "raw"}[image_input]
+    with pytest.raises(UsageError, match=f"extract with --input {image_input}"):
+        check_header(options, header(image_input=other))
+
+
+@pytest.mark.parametrize("quantifier", ["auv", "eaoa", "agreement"])
+def test_what_needs_a_class_region_is_refused_without_prompts(quantifier):
+    options = score_options(quantifier, scale={"roi": "class-box"} if quantifier == "auv" else {})
+    with pytest.raises(UsageError, match="--prompt mask-box"):
+        check_header(options, header(prompt="none"))
+
+
+def test_the_method_tells_all_that_moves_a_value():
+    methods = {
+        score_options(**options).method(of)
+        for of in (header(), header(image_input="raw"))
+        for options in (
+            {},
+            {"preset": "official"},
+            *({"scale": {name: value}} for name, value in CHOICES),
+            {"classes": ["liver"]},
+            {"residualise": ["depth"]},
+            {"two_sided": True},
+        )
+    }
+    assert len(methods) == 2 * (5 + len(CHOICES))
+    assert score_options().method(header()) == score_options().method(header(dataset="Dataset002_B"))
+    in_another_order = [
+        score_options(residualise=names).method(header()) for names in (["depth", "volume"], ["volume", "depth"])
+    ]
+    assert in_another_order[0] == in_another_order[1]
+
+
+CHOICES = (
+    ("energy", "linear"),
+    ("center", True),
+    ("of", "probabilities"),
+    ("unfolding", "mean"),
+    ("roi", "class-box"),
+    ("aggregate", "sum"),
+)
+
+
+def test_every_quantifier_has_a_method():
+    assert {name: score_options(name).quantifier for name in QUANTIFIERS} == {name: name for name in QUANTIFIERS}
+    assert "seed 3" in score_options("random", seed=3).method(header())
