@@ -112,6 +112,7 @@ def extract_case(case: Case, task: CaseTask, extractor: Extractor) -> tuple[str,
             n_features=extractor_facts(settings.extractor).n_features,
             with_spectra=settings.store != "maps",
             keep_map=keep_map,
+            device=settings.device,
         )
         writer.finish(features)
     return volume.warnings
@@ -124,10 +125,9 @@ def work_on_case(case: Case, *, task: CaseTask) -> CaseOutcome:
     """A case in a worker: errors are returned, so that one bad case never ends the run."""
     try:
         if task.settings not in _loaded:
-            if task.settings.extractor != "identity":
-                import torch
+            import torch
 
-                torch.set_num_threads(1)
+            torch.set_num_threads(1)
             _loaded[task.settings] = load_extractor(
                 task.settings.extractor, weights=task.settings.weights, device=task.settings.device
             )

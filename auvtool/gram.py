@@ -212,7 +212,8 @@ class _RowSums:
     def spectra(self) -> dict[Centering, np.ndarray]:
         n_maps, n_rows, _ = self._grams.shape
         n = self._n_columns
-        groups = []
+        # Made before the loop: small arrays left between its large ones would keep the allocator from reusing these.
+        values = np.empty((2, n_maps, min(n_rows, n)))
         for maps in _ranges(n_maps, max(1, _chunk_values(self._grams.device) // n_rows**2)):
             shift = self._sums[maps] / n
             means = self._origin[maps] + shift
@@ -222,9 +223,8 @@ class _RowSums:
             _require_finite(uncentered.diagonal(dim1=1, dim2=2), first_map=self._first_map + maps.start)
             eigenvalues = torch.linalg.eigvalsh(torch.stack((centered, uncentered)), UPLO="L")
             # Largest first; what rounding leaves below zero is zero.
-            groups.append(eigenvalues.flip(-1)[..., : min(n_rows, n)].clamp(min=0.0).sqrt().cpu().numpy())
-        of_centered, of_uncentered = np.concatenate(groups, axis=1)
-        return {"centered": of_centered, "uncentered": of_uncentered}
+            values[:, maps] = eigenvalues.flip(-1)[..., : min(n_rows, n)].clamp(min=0.0).sqrt().cpu().numpy()
+        return {"centered": values[0], "uncentered": values[1]}
 
 
 def _wide_spectra(maps: torch.Tensor, axis: int, *, first_map: int) -> dict[Centering, np.ndarray]:

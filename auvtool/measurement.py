@@ -46,6 +46,7 @@ def measure_case(
     n_features: int,
     with_spectra: bool,
     keep_map: Callable[[int, DecodedChannel], None],
+    device: str = "cpu",
 ) -> CaseFeatures:
     """The features of one case (see `CaseFeatures` for each of them).
 
@@ -58,6 +59,7 @@ def measure_case(
         n_features: width of `class_features`.
         with_spectra: whether to compute singular values.
         keep_map: called with the class id and each channel that has a map.
+        device: where singular values are computed.
 
     Raises:
         ValueError: a map holds a NaN or an infinity.
@@ -100,7 +102,7 @@ def measure_case(
             for roi, logits in _regions_of_interest(channel):
                 for kind in MAP_KINDS:
                     volume = logits if kind == "logits" else expit(logits)
-                    for (unfolding, centering), singular_values in map_spectra(volume).items():
+                    for (unfolding, centering), singular_values in map_spectra(volume, device=device).items():
                         spectra[roi, kind, unfolding, centering][index] = singular_values
             for centering in CENTERINGS:
                 channel_spectra[centering][index] = channel.features.spectrum(centering)

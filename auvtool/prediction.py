@@ -13,11 +13,11 @@ from typing import Any
 
 from auvtool.atomic import write_text
 from auvtool.dataset import Case, CaseProblem, open_dataset
+from auvtool.device import torch_device
 from auvtool.errors import AuvtoolError, InputError, OutputError, UsageError, one_line
 from auvtool.manifest import input_digest
 from auvtool.schema import Row
 from auvtool.training.captured_output import captured_output
-from auvtool.training.session import torch_device
 from auvtool.volume import read_image
 
 RECORD = "auvtool_predict.json"

@@ -12,6 +12,7 @@ import torch
 from auvtool.case_extraction import ExtractionSettings
 from auvtool.dataset import open_dataset
 from auvtool.dataset_json import SemanticClass
+from auvtool.device import torch_device
 from auvtool.errors import InputError, UsageError
 from auvtool.extraction import run_extraction
 from auvtool.extraction_plan import plan_extraction
@@ -226,7 +227,7 @@ def test_a_state_dict_under_model_is_found(tmp_path: Path) -> None:
 
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(UsageError, match="--device"):
-        module.check_device("nonsense")
+        torch_device("nonsense")
     with pytest.raises(UsageError, match="--extractor"):
         load_extractor("vgg", weights=None, device="cpu")
     with pytest.raises(UsageError, match="--weights"):
@@ -235,8 +236,8 @@ def test_unknown_names_are_refused() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_a_device_that_is_not_there_is_refused() -> None:
-    with pytest.raises(UsageError, match="--device: expected a device of this machine, got cuda"):
-        module.check_device("cuda")
+    with pytest.raises(UsageError, match=r"--device: expected a device of this machine \(0 GPUs\), got cuda"):
+        torch_device("cuda")
 
 
 def test_a_real_case_end_to_end(real_data: Path, tmp_path: Path) -> None:

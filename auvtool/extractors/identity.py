@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
+from auvtool.device import torch_device
 from auvtool.errors import UsageError
 from auvtool.extractors import DecodedChannel, ModelInput, absent_channel
 from auvtool.spectrum import FeatureMoments
 
 
 def load(*, weights: Path | None, device: str) -> "IdentityExtractor":
-    """The identity; it has no weights and runs on the CPU whatever the device."""
-    del device
+    """The identity; it has no weights, and a device only computes the spectra of its maps."""
+    torch_device(device)
     if weights is not None:
         raise UsageError(f"--weights: expected none for the extractor identity, got {weights}; leave it out")
     return IdentityExtractor()

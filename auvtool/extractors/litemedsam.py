@@ -24,7 +24,8 @@ import torch.nn.functional as nn_functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from auvtool.dataset_json import SemanticClass
-from auvtool.errors import InputError, UsageError, one_line
+from auvtool.device import torch_device
+from auvtool.errors import InputError, one_line
 from auvtool.extractors import EXTRACTORS, DecodedChannel, ModelInput, absent_channel
 from auvtool.extractors.weights import find_weights, load_state
 from auvtool.spectrum import FeatureMoments
@@ -66,21 +67,7 @@ def prepare(network: Any, device: str) -> "LiteMedSam":
     network.eval().requires_grad_(requires_grad=False)
     _fuse_batch_norm(network.image_encoder)
     _keep_freed_memory()
-    return LiteMedSam(network, check_device(device))
-
-
-def check_device(name: str) -> torch.device:
-    """The torch device `name`.
-
-    Raises:
-        UsageError: torch does not know it, or this machine does not have it.
-    """
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device: expected a device of this machine, got {name}; {one_line(error)[:160]}") from error
-    return device
+    return LiteMedSam(network, torch_device(device))
 
 
 class LiteMedSam:

@@ -10,6 +10,7 @@ from typing import Any
 
 from auvtool.atomic import write_text
 from auvtool.dataset import CaseProblem, Dataset
+from auvtool.device import torch_device
 from auvtool.errors import InputError, UsageError
 from auvtool.training.captured_output import captured_output
 from auvtool.training.folds import Fold, choose_fold, read_or_make_splits, require_every_class, write_fold
@@ -240,29 +241,6 @@ def class_names(dataset: Dataset) -> list[str]:
     """Names of the foreground classes in the order of the network's outputs."""
     classes = dataset.classes if dataset.has_regions else sorted(dataset.classes, key=lambda item: item.class_id)
     return [item.name for item in classes]
-
-
-def torch_device(name: str) -> Any:
-    """The torch device of that name, with its index.
-
-    Raises:
-        UsageError: no such name, or this machine has no such device.
-    """
-    import torch
-
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"--device: expected cpu, cuda or cuda:N, got {name}; correct it") from error
-    if device.type == "cuda":
-        n_devices = torch.cuda.device_count()
-        if not torch.cuda.is_available() or (device.index or 0) >= n_devices:
-            raise UsageError(f"--device: expected a device of this machine ({n_devices} GPUs), got {name}; use cpu")
-        device = torch.device("cuda", device.index or 0)
-        torch.cuda.set_device(device)
-    elif device.type != "cpu":
-        raise UsageError(f"--device: expected cpu, cuda or cuda:N, got {name}; use cpu")
-    return device
 
 
 def _record(request: Request) -> dict[str, Any]:
