@@ -148,9 +148,23 @@ def _describe_rows(rows: Sequence[Row], schema: TableSchema) -> Description:
         described["classes in cases"] = _counts(
             Counter(str(row["status"]) for row in rows if row["class_id"] is not None)
         )
+    if "dice" in rows[0]:
+        described |= {f"mean {metric}": _class_means(rows, metric) for metric in ("dice", "iou")}
     if "keep" in rows[0]:
         described["kept"] = str(sum(bool(row["keep"]) for row in rows))
     return described
+
+
+def _class_means(rows: Sequence[Row], metric: str) -> str:
+    """Mean of each class over the cases where it is defined, and the mean of these means."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        if isinstance(row[metric], float) and row["class_id"] is not None:
+            values.setdefault(str(row["class_name"]), []).append(float(str(row[metric])))
+    means = {name: sum(of_class) / len(of_class) for name, of_class in values.items()}
+    if not means:
+        return "not defined"
+    return ", ".join(f"{name} {mean:.4f}" for name, mean in [*means.items(), ("all", sum(means.values()) / len(means))])
 
 
 def _made_by(manifest: Path) -> Description:

@@ -8,7 +8,7 @@ from auvtool import __version__
 from auvtool.errors import ExitCode, InputError
 from auvtool.extractors import EXTRACTORS
 from auvtool.inspection import MODELS, describe_file, versions
-from auvtool.schema import FAILURES, KEEP_LIST, METRICS, SCORES
+from auvtool.schema import CORRELATIONS, FAILURES, KEEP_LIST, METRICS, SCORES
 from auvtool.tables import write_table
 
 
@@ -41,6 +41,9 @@ ROWS = {
         {"case": "a", "class_id": 1, "class_name": "liver", "status": "ok", "value": 0.5, **AUV},
         {"case": "a", "class_id": None, "class_name": "all", "status": "ok", **AUV},
     ],
+    CORRELATIONS: [
+        {"quantifier": "auv", "method": "x", "metric": "dice", "level": "cases", "class_name": "all", "n": 3}
+    ],
     METRICS: [{"case": "a", "class_id": 1, "class_name": "liver", "status": "missed", "dice": 0.0}],
     KEEP_LIST: [{"case": "a", "keep": True}, {"case": "b", "keep": False}],
     FAILURES: [{"case": "a", "step": "extract", "error": "no"}],
@@ -59,6 +62,23 @@ def test_tables_are_told_by_their_columns(tmp_path, schema, kind):
         assert (found["cases"], found["kept"]) == ("2", "1")
     if schema is METRICS:
         assert found["classes in cases"] == "1 missed"
+        assert found["mean dice"] == "liver 0.0000, all 0.0000"
+        assert found["mean iou"] == "not defined"
+
+
+def test_means_of_metrics_are_over_the_cases_where_a_class_is_defined(tmp_path):
+    rows = [
+        {"case": case, "class_id": class_id, "class_name": name, "status": "ok", "dice": dice, "iou": dice}
+        for case, class_id, name, dice in (
+            ("a", 1, "liver", 0.8),
+            ("b", 1, "liver", 0.6),
+            ("a", 2, "tumour", 0.1),
+            ("b", 2, "tumour", None),
+            ("a", None, "all", 0.45),
+        )
+    ]
+    write_table(rows, METRICS, tmp_path / "M.csv")
+    assert describe_file(tmp_path / "M.csv")["mean dice"] == "liver 0.7000, tumour 0.1000, all 0.4000"
 
 
 def test_manifest_tells_the_command_and_its_options(tmp_path):
