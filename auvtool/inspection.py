@@ -13,6 +13,7 @@ from auvtool.feature_store import FeatureFile
 from auvtool.manifest import manifest_path
 from auvtool.schema import (
     CORRELATIONS,
+    EXPLANATION,
     FAILURES,
     FEATURES_NAME,
     FEATURES_VERSION,
@@ -33,7 +34,7 @@ _PACKAGES = (
 # A file is of the first schema whose required columns it has: the longest list stands first.
 _SCHEMAS = tuple(
     sorted(
-        (SCORES, METRICS, CORRELATIONS, KEEP_LIST, FAILURES),
+        (SCORES, EXPLANATION, METRICS, CORRELATIONS, KEEP_LIST, FAILURES),
         key=lambda schema: -sum(column.required for column in schema.columns),
     )
 )

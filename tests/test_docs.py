@@ -59,6 +59,14 @@ def test_every_column_of_a_table_is_in_the_readme(table):
         assert f"`{name}`" in row
 
 
+def test_every_quantifier_is_in_the_readme():
+    from auvtool.quantifiers import QUANTIFIERS
+
+    rows = [line for line in README.splitlines() if line.startswith("| `")]
+    for name in QUANTIFIERS:
+        assert any(f"`{name}`" in row.split("|")[1] for row in rows), name
+
+
 def test_every_exit_code_is_in_the_readme():
     from auvtool.errors import ExitCode
 

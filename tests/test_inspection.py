@@ -8,7 +8,7 @@ from auvtool import __version__
 from auvtool.errors import ExitCode, InputError
 from auvtool.extractors import EXTRACTORS
 from auvtool.inspection import MODELS, describe_file, versions
-from auvtool.schema import CORRELATIONS, FAILURES, KEEP_LIST, METRICS, SCORES
+from auvtool.schema import CORRELATIONS, EXPLANATION, FAILURES, KEEP_LIST, METRICS, SCORES
 from auvtool.tables import write_table
 
 
@@ -41,9 +41,8 @@ ROWS = {
         {"case": "a", "class_id": 1, "class_name": "liver", "status": "ok", "value": 0.5, **AUV},
         {"case": "a", "class_id": None, "class_name": "all", "status": "ok", **AUV},
     ],
-    CORRELATIONS: [
-        {"quantifier": "auv", "method": "x", "metric": "dice", "level": "cases", "class_name": "all", "n": 3}
-    ],
+    CORRELATIONS: [{"metric": "dice", "level": "cases", "class_name": "all", "n": 3, **AUV}],
+    EXPLANATION: [{"case": "a", "class_id": None, "class_name": "all", "status": "ok", "n_ranked": 3, **AUV}],
     METRICS: [{"case": "a", "class_id": 1, "class_name": "liver", "status": "missed", "dice": 0.0}],
     KEEP_LIST: [{"case": "a", "keep": True}, {"case": "b", "keep": False}],
     FAILURES: [{"case": "a", "step": "extract", "error": "no"}],

@@ -234,6 +234,23 @@ def test_unknown_names_are_refused() -> None:
         load_extractor("identity", weights=Path("w.pth"), device="cpu")
 
 
+def test_the_untrained_control_is_the_same_network_with_other_weights_always_the_same(extractor, decoded) -> None:
+    image, label = scene()
+    case = ModelInput(image, label, (BALL,), np.array([1]))
+    state = torch.random.get_rng_state()
+    first, again = (
+        next(load_extractor("litemedsam-random", weights=None, device="cpu").decode(case)) for _ in range(2)
+    )
+    assert torch.equal(torch.random.get_rng_state(), state)  # nobody else's random numbers move
+    np.testing.assert_array_equal(first.logits, again.logits)
+    trained = next(extractor.decode(case))
+    assert first.logits.shape == trained.logits.shape
+    assert first.logits.std() > 0
+    assert first.agreement[0] < trained.agreement[0] - 0.2
+    with pytest.raises(UsageError, match="--extractor litemedsam"):
+        load_extractor("litemedsam-random", weights=Path("w.pth"), device="cpu")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(UsageError, match=r"--device: expected a device of this machine \(0 GPUs\), got cuda"):

@@ -4,10 +4,16 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import auvtool
 
+from auvtool.feature_store import FeatureFile
+from auvtool.quantification import read_cases
+from auvtool.quantifiers import QUANTIFIERS
 from auvtool.schema import KEEP_LIST, METRICS, SCORES
+from auvtool.score_options import score_options
+from auvtool.scoring import score_cases
 from auvtool.tables import read_table
 
 N_TRAINING, N_TEST = 6, 2
@@ -45,6 +51,33 @@ def test_every_case_has_a_score_of_both_classes(chain):
     assert all(row["status"] == "ok" and 0 < float(row["value"]) < 1 for row in rows)
     whole = [float(row["auv"]) for row in rows if row["class_id"] is None]
     assert (min(whole), max(whole)) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("quantifier", [name for name in QUANTIFIERS if name != "predicted-dice"])
+def test_every_quantifier_reads_the_same_features(chain, quantifier):
+    with FeatureFile(chain / "F.h5") as file:
+        scoring = score_cases(read_cases(file), file.header, score_options(quantifier))
+    whole = scoring.whole_cases
+    assert np.isfinite(whole.values).all()
+    if quantifier == "depth":
+        assert np.isnan(whole.auv).all()  # every case was cut to as many slices: none is more uncertain than another
+        return
+    assert (whole.auv.min(), whole.auv.max()) == (0.0, 1.0)
+    assert len(set(whole.values)) > 1
+
+
+def test_numbers_of_the_rivals_are_in_their_range(chain):
+    def values(name):
+        with FeatureFile(chain / "F.h5") as file:
+            return score_cases(read_cases(file), file.header, score_options(name)).quantified.of_classes
+
+    assert ((values("fisher") > 0) & (values("fisher") < np.pi**2 / 6)).all()
+    assert ((values("entropy") > 0) & (values("entropy") < np.log(2))).all()
+    # A box says most of what there is to say about a compact structure.
+    assert (values("agreement") > 0.5).all()
+    assert (values("effective-rank") >= 1).all()
+    # Mask normalisation brings the whole foreground to variance 1 (the two classes together).
+    assert ((values("variance") > 0.1) & (values("variance") < 3)).all()
 
 
 def test_the_most_uncertain_cases_are_dropped(chain):
