@@ -3,6 +3,7 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 
@@ -69,6 +70,22 @@ def test_terminal_gets_ranked_cases(path):
     assert "rank" in lines[0]
     assert "1.000" in lines[1]
     assert len(lines) == 5
+
+
+def test_terminal_gets_an_explanation_that_fits(path):
+    master, slave = pty.openpty()
+    environment = os.environ | {"COLUMNS": "80", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "auvtool", "score", path, "-q", "--explain", "case_1"]
+    with subprocess.Popen(command, stdout=slave, env=environment) as process:
+        os.close(slave)
+        text = b""
+        while chunk := _read(master):
+            text += chunk
+    assert process.returncode == 0
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text.decode())
+    assert len(plain.splitlines()) == 8
+    assert all(len(line) <= 80 for line in plain.splitlines())
+    assert "…" not in plain
 
 
 def _read(descriptor):

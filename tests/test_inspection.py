@@ -65,6 +65,13 @@ def test_tables_are_told_by_their_columns(tmp_path, schema, kind):
         assert found["mean iou"] == "not defined"
 
 
+def test_quantifiers_are_described():
+    done = auvtool("info", "quantifiers")
+    assert done.returncode == 0
+    assert "eaoa" in done.stdout
+    assert "one number a case" in done.stdout
+
+
 def test_means_of_metrics_are_over_the_cases_where_a_class_is_defined(tmp_path):
     rows = [
         {"case": case, "class_id": class_id, "class_name": name, "status": "ok", "dice": dice, "iou": dice}

@@ -1,25 +1,32 @@
 """`auvtool info`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from auvtool.quantifiers import Quantifier
 
 
 def info(
     what: Annotated[
         list[str] | None,
-        typer.Argument(metavar="WHAT", help="versions, models or a file; without any: versions and models."),
+        typer.Argument(
+            metavar="WHAT", help="versions, models, quantifiers or a file; without any: versions and models."
+        ),
     ] = None,
 ) -> None:
-    """Say what a file is, which package versions are at work, or which models can be used.
+    """Say what a file is, which package versions are at work, or which models and quantifiers can be used.
 
     \b
       auvtool info versions
       auvtool info models
+      auvtool info quantifiers
       auvtool info F.h5 S.csv K.csv
     """
     from auvtool.inspection import MODELS, describe_file, versions
+    from auvtool.quantifiers import QUANTIFIERS
 
     for name in what or ["versions", "models"]:
         if name == "versions":
@@ -27,8 +34,15 @@ def info(
         elif name == "models":
             for model in MODELS:
                 _print_block(str(model["name"]), {key: str(value) for key, value in model.items() if key != "name"})
+        elif name == "quantifiers":
+            _print_block(name, {name: _described(facts) for name, facts in QUANTIFIERS.items()})
         else:
             _print_block(name, describe_file(Path(name)))
+
+
+def _described(facts: "Quantifier") -> str:
+    level = "" if facts.of_classes else "; one number a case"
+    return f"{facts.measures} (high: {facts.high}{level})"
 
 
 def _print_block(title: str, pairs: dict[str, str]) -> None:

@@ -20,19 +20,41 @@ if TYPE_CHECKING:
     from auvtool.feature_store import CaseFeatures
     from auvtool.scoring import Scoring
 
-_QUANTIFIER_HELP = "; ".join(f"{name}: {facts.measures}" for name, facts in QUANTIFIERS.items())
 _RANKED = ("rank", "case", "auv", "value", "status", "n_slices", "volume_ml")
-_EXPLAINED = (
-    *("class_name", "status", "value", "median", "auv", "rank", "n_ranked", "push", "volume_percentile"),
-    *("depth_percentile", "n_singular_values", "n_for_90", "energy_1", "energy_2", "energy_3"),
-)
+# The columns of an explanation that a person reads, in two tables that fit a narrow terminal.
+_PLACE = {
+    "class_name": "class",
+    "status": "status",
+    "value": "value",
+    "median": "median",
+    "auv": "auv",
+    "rank": "rank",
+    "push": "push",
+}
+_MAKING = {
+    "class_name": "class",
+    "volume_percentile": "volume %",
+    "depth_percentile": "slices %",
+    "n_singular_values": "r",
+    "n_for_90": "r90",
+    "energy_1": "p1",
+    "energy_2": "p2",
+    "energy_3": "p3",
+}
 
 
 def score(
     features: Annotated[list[Path], typer.Argument(metavar="F.h5", help="Features file that extract wrote.")],
     *,
     output: Output = STANDARD_STREAM,
-    quantifier: Annotated[QuantifierName, typer.Option("--quantifier", help=_QUANTIFIER_HELP + ".")] = "auv",
+    quantifier: Annotated[
+        QuantifierName,
+        typer.Option(
+            "--quantifier",
+            metavar="NAME",
+            help=f"What to measure: {', '.join(QUANTIFIERS)}; auvtool info quantifiers says what each is.",
+        ),
+    ] = "auv",
     preset: Annotated[
         Literal["paper", "official"] | None,
         typer.Option("--preset", help="auv as the paper's equations (default), or its authors' released arithmetic."),
@@ -177,7 +199,9 @@ def score(
         if explain is None:
             console.print_table(_ranked(rows), _RANKED)
         else:
-            console.print_table(explanation, _EXPLAINED, title=explain)
+            for columns in (_PLACE, _MAKING):
+                shown = [{short: row.get(name) for name, short in columns.items()} for row in explanation]
+                console.print_table(shown, tuple(columns.values()))
         return
     if explain is None:
         write_table(rows, SCORES, output, requested=table_format, force=force)
