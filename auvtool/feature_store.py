@@ -79,8 +79,10 @@ class FeatureHeader:
 
     @property
     def extraction_fingerprint(self) -> str:
-        """The same without the data set's name: values of two data sets compare where it is equal."""
-        return hashlib.sha256(json.dumps({**self._record(), "dataset": ""}, sort_keys=True).encode()).hexdigest()
+        """Of what moves a value, without the data set's name and what is stored beside: equal ones compare."""
+        options = {name: value for name, value in self.options.items() if name != "store"}
+        record = {**self._record(), "dataset": "", "options": options}
+        return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> str:
         return json.dumps({**self._record(), "fingerprint": self.fingerprint}, sort_keys=True)

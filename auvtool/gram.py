@@ -52,7 +52,9 @@ def map_spectra(volume: OneMap, *, device: torch.device | str = "cpu") -> OneSpe
     return {key: values[0] for key, values in batch_spectra(volume[None], device=device).items()}
 
 
-def batch_spectra(maps: Maps, *, device: torch.device | str = "cpu") -> Spectra:
+def batch_spectra(
+    maps: Maps, *, unfoldings: Collection[Unfolding] = UNFOLDINGS, device: torch.device | str = "cpu"
+) -> Spectra:
     """`map_spectra` of several maps at once, a row of singular values a map: on a GPU far faster than one by one.
 
     Raises:
@@ -68,6 +70,8 @@ def batch_spectra(maps: Maps, *, device: torch.device | str = "cpu") -> Spectra:
         group = _tensor(maps[indices]).to(device)
         groups.append({})
         for axis, unfolding in enumerate(UNFOLDINGS, start=1):
+            if unfolding not in unfoldings:
+                continue
             tall = group.shape[axis] ** 2 > n_values
             spectra_of = _tall_spectra if tall else _wide_spectra
             for centering, values in spectra_of(group, axis, first_map=indices.start).items():

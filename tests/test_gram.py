@@ -212,6 +212,8 @@ def test_input_is_left_alone():
 def test_chunks_do_not_matter(monkeypatch):
     maps = np.random.default_rng(2).normal(size=(3, 6, 11, 13)).astype(np.float32) + 5
     whole = batch_spectra(maps)
+    one = batch_spectra(maps, unfoldings=("h_dw",))
+    assert_spectra_equal(one, {key: values for key, values in whole.items() if key[0] == "h_dw"})
     for chunk_values in (1, 70, 2000):  # less than a slice, some slices, some maps
         monkeypatch.setattr(gram, "_CPU_CHUNK_VALUES", chunk_values)
         assert_spectra_equal(batch_spectra(maps), whole)

@@ -52,6 +52,12 @@ def test_a_case_twice_must_be_equal(tmp_path: Path) -> None:
             merge_features([one, different], tmp_path / "G.h5", force=False)
 
 
+def test_a_case_without_prompts_twice_is_equal(tmp_path: Path) -> None:
+    features = replace(case_features("a"), log_residual_probability=float("nan"))
+    paths = [write_shard(tmp_path / f"{number}.h5", features) for number in (1, 2)]
+    assert merge_features(paths, tmp_path / "F.h5", force=False)[0] == 1
+
+
 def test_a_file_without_cases_merges(tmp_path: Path) -> None:
     one = write_shard(tmp_path / "1.h5", case_features("a"))
     merge_features([one], tmp_path / "F.h5", force=False)

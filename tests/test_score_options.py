@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from auvtool.errors import UsageError
@@ -77,6 +79,9 @@ def test_the_method_tells_all_that_moves_a_value():
     }
     assert len(methods) == 2 * (5 + len(CHOICES))
     assert score_options().method(header()) == score_options().method(header(dataset="Dataset002_B"))
+    stored = replace(header(), options={"store": "both"})
+    assert score_options().method(header()) == score_options().method(stored)
+    assert score_options().method(header()) != score_options().method(replace(header(), options={"max_slices": 4}))
     in_another_order = [
         score_options(residualise=names).method(header()) for names in (["depth", "volume"], ["volume", "depth"])
     ]
