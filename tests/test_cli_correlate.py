@@ -182,8 +182,8 @@ def test_methods_are_shown_where_they_tell_rows_apart(folder, tmp_path):
     scores, _, _ = random_tables()
     write_table([row | {"method": "other"} for row in scores], SCORES, tmp_path / "S.csv")
     lines, _ = terminal("correlate", folder / "S.csv", tmp_path / "S.csv", folder / "M.csv", "-q", columns=140)
-    assert lines[0].split()[:3] == ["quantifier", "method", "level"]
-    assert [line.split()[1] for line in lines[1:3]] == ["m", "other"]
+    assert lines[0].split()[:2] == ["quantifier", "level"]
+    assert [line.split("  ")[0] for line in lines[1:3]] == ["auv m", "auv other"]
 
 
 def test_closed_pipe(folder):

@@ -137,20 +137,33 @@ def _say_what_it_rests_on(rows: Sequence[Row]) -> None:
 
 def _print_layout(rows: Sequence[Row]) -> None:
     """Table 4's layout, one row a quantifier; on a narrow terminal without the intervals, level and class in one."""
-    # A method is a long text: it is shown only where it tells rows apart.
-    several = len({row["quantifier"] for row in rows}) < len({(row["quantifier"], row["method"]) for row in rows})
-    first = ["quantifier", *(["method"] if several else [])]
-    columns = [*first, "level", "class", "n", *_COEFFICIENTS]
-    shown = [_readable(row, with_interval=True) for row in rows]
+    names = _short_names(rows)
+    columns = ["quantifier", "level", "class", "n", *_COEFFICIENTS]
+    shown = [_readable(row, names, with_interval=True) for row in rows]
     widths = [max(len(name), *(len(str(row[name])) for row in shown)) for name in columns]
     if sum(widths) + 2 * (len(widths) - 1) > shutil.get_terminal_size().columns:
-        columns = [*first, "points", "n", *_COEFFICIENTS]
-        shown = [_readable(row, with_interval=False) for row in rows]
+        columns = ["quantifier", "points", "n", *_COEFFICIENTS]
+        shown = [_readable(row, names, with_interval=False) for row in rows]
         console.info("correlate: the terminal is too narrow for the intervals; -o T.csv holds them")
     console.print_table(shown, columns)
 
 
-def _readable(row: Row, *, with_interval: bool) -> Row:
+def _short_names(rows: Sequence[Row]) -> dict[tuple[Cell, Cell], str]:
+    """The name of each quantifier; where it was measured in several ways, with the words that tell them apart."""
+    methods: dict[Cell, dict[str, list[str]]] = {}
+    for row in rows:
+        method = str(row["method"])
+        methods.setdefault(row["quantifier"], {})[method] = method.replace(";", " ").split()
+    names: dict[tuple[Cell, Cell], str] = {}
+    for quantifier, words_of in methods.items():
+        common = set.intersection(*map(set, words_of.values()))
+        for method, words in words_of.items():
+            own = " ".join(word for word in words if word not in common)
+            names[quantifier, method] = f"{quantifier} {own}" if len(words_of) > 1 and own else str(quantifier)
+    return names
+
+
+def _readable(row: Row, names: dict[tuple[Cell, Cell], str], *, with_interval: bool) -> Row:
     texts = (
         _coefficient(row, "pearson", with_interval=with_interval),
         _p(row["pearson_p"]),
@@ -161,7 +174,9 @@ def _readable(row: Row, *, with_interval: bool) -> Row:
     )
     of_class = row["level"] == "cases" and row["class_name"] != "all"
     return {
-        **{name: row[name] for name in ("quantifier", "method", "level", "n")},
+        "quantifier": names[row["quantifier"], row["method"]],
+        "level": row["level"],
+        "n": row["n"],
         "class": row["class_name"],
         "points": f"{row['level']}: {row['class_name']}" if of_class else row["level"],
         **dict(zip(_COEFFICIENTS, texts, strict=True)),
