@@ -45,8 +45,14 @@ def log_coordinates(values: Scale, *, log_eps: float) -> Scale:
     return np.asarray(np.log(values + log_eps))
 
 
+# Coordinates that differ by less, relative to the largest (to 1 at least), are equal but for rounding.
+_RESOLUTION = 1e-12
+
+
 def fit_axis(coordinates: Scale, *, high: Side, range_eps: float = 0.0, two_sided: bool = False) -> AuvAxis | None:
     """The axis that the coordinates of a data set span; None when no case has one.
+
+    Cases that differ by rounding only are equal: the axis then has no width.
 
     `two_sided` measures how far a case lies from the data set's median, on either side: some faults raise a quantifier
     and others lower it, and a one-sided axis takes half of them for the cleanest cases.
@@ -55,10 +61,12 @@ def fit_axis(coordinates: Scale, *, high: Side, range_eps: float = 0.0, two_side
     known = known[~np.isnan(known)]
     if known.size == 0:
         return None
+    resolution = _RESOLUTION * max(1.0, float(np.abs(known).max()))
     center = float(np.median(known)) if two_sided else None
     if center is not None:
         known, high = np.abs(known - center), "uncertain"
-    return AuvAxis(float(known.min()), float(known.max()), high, range_eps, center)
+    low, top = float(known.min()), float(known.max())
+    return AuvAxis(low, top if top - low > resolution else low, high, range_eps, center)
 
 
 def place(coordinates: Scale, axis: AuvAxis) -> Scale:

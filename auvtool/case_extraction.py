@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from auvtool.dataset import Case, Dataset
+from auvtool.dataset_json import SemanticClass
 from auvtool.errors import AuvtoolError, InputError, OutputError, one_line
 from auvtool.extractors import DecodedChannel, Extractor, ModelInput, Prompt, extractor_facts, load_extractor
 from auvtool.feature_store import FeatureHeader, group_name
@@ -109,6 +110,7 @@ def extract_case(case: Case, task: CaseTask, extractor: Extractor) -> tuple[str,
             extractor.decode(model_input),
             iter(regions),
             volume.geometry,
+            n_foreground=_foreground_size(image, label, classes),
             n_features=extractor_facts(settings.extractor).n_features,
             with_spectra=settings.store != "maps",
             keep_map=keep_map,
@@ -147,6 +149,13 @@ def work_on_case(case: Case, *, task: CaseTask) -> CaseOutcome:
 def not_extracted(case_id: str, found: str, cure: str = "look at the case, or leave it out") -> InputError:
     """The error of a case for a reason that no reader foresaw."""
     return InputError(case_id, expected="a case that can be extracted", found=f"'{found}'", cure=cure)
+
+
+def _foreground_size(image: np.ndarray, label: np.ndarray | None, classes: tuple[SemanticClass, ...]) -> int:
+    """Voxels of any class, each once whatever regions overlap; of the whole image without classes."""
+    if label is None or not classes:
+        return image.size
+    return int(np.isin(label, [value for one in classes for value in one.labels]).sum())
 
 
 def _normalised(

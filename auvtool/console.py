@@ -128,6 +128,11 @@ def is_terminal(stream: object) -> bool:
     return bool(os.environ.get("FORCE_COLOR")) or bool(isatty is not None and isatty())
 
 
+def some(names: Sequence[str], shown: int = 5) -> str:
+    """The first of many names on a line."""
+    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
+
+
 def wants_reading(output: Path, table_format: str | None) -> bool:
     """Whether a table goes to a person: no file, no format was named, and stdout is a terminal (not a pipe)."""
     return str(output) == "-" and table_format is None and sys.stdout.isatty()

@@ -92,7 +92,7 @@ def partial_pearson(x: Points, y: Points, covariates: Covariates) -> Correlation
         ValueError: the shapes differ, or a number is infinite.
     """
     x, y, covariates = _complete(x, y, covariates)
-    basis = _basis(covariates)
+    basis = orthonormal_basis(covariates)
     rank = basis.shape[1]
     n_free = len(x) - 2 - rank
     if n_free < 1:
@@ -190,8 +190,8 @@ def _unit(values: Points) -> Points:
     return np.asarray(np.zeros_like(values) if constant else centred / length)
 
 
-def _basis(covariates: Covariates) -> Float[np.ndarray, "n rank"]:
-    """Orthonormal columns that span the centred covariates."""
+def orthonormal_basis(covariates: Covariates) -> Float[np.ndarray, "n rank"]:
+    """Orthonormal columns that span the centred covariates: none for one that is constant or given by the others."""
     units = [_unit(column) for column in covariates.T]
     if not units or len(covariates) == 0:
         return np.empty((len(covariates), 0))

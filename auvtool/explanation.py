@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from auvtool.auv import Side
 from auvtool.errors import UsageError
 from auvtool.feature_store import CaseFeatures
 from auvtool.quantification import map_spectra_of
@@ -51,10 +52,14 @@ def explain(scoring: Scoring, cases: Sequence[CaseFeatures], case_id: str) -> li
     ]
 
 
-def driving_class(rows: Sequence[Row]) -> str | None:
-    """The class that pushed the case the most towards uncertain; None where none did."""
-    pushes = {str(row["class_name"]): row["push"] for row in rows if isinstance(row["push"], float) and row["push"] > 0}
-    return max(pushes, key=lambda name: float(pushes[name] or 0.0)) if pushes else None
+def driving_class(rows: Sequence[Row]) -> tuple[str, Side] | None:
+    """The class that pushed the case the most to the side where it lies, and that side; None where none did."""
+    pushes = {str(row["class_name"]): float(row["push"]) for row in rows if isinstance(row["push"], float)}
+    towards = 1.0 if sum(pushes.values()) > 0 else -1.0
+    name = max(pushes, key=lambda one: towards * pushes[one], default=None)
+    if name is None or towards * pushes[name] <= 0:
+        return None
+    return name, "uncertain" if towards > 0 else "certain"
 
 
 def _place(column: ScoreColumn, index: int) -> Row:

@@ -2,7 +2,7 @@
 
 ```
 /                       attributes schema, schema_version, header (JSON, see FeatureHeader)
-/cases/<case id>        attributes complete = 1, spacing_mm, shape, slice_axis, log_residual_probability
+/cases/<case id>        attributes complete = 1, spacing_mm, shape, slice_axis, log_residual_probability, foreground_ml
   status                (channel,) ok | absent | flat
   n_slices n_voxels n_feature_voxels   (channel,) int64        volume_ml (channel,) float64
   spectra/<roi>_<logits|probabilities>_<unfolding>_<centering>   float64, the channels one after the other
@@ -46,6 +46,7 @@ SpectrumKey: TypeAlias = tuple[Roi, MapKind, Unfolding, Centering]
 MAP_KINDS: tuple[MapKind, ...] = get_args(MapKind)
 ROIS: tuple[Roi, ...] = get_args(Roi)
 AGREEMENT_COLUMNS = ("dice", "iou", "predicted_iou")
+_COUNTS = ("n_slices", "n_voxels", "n_feature_voxels")
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ class CaseFeatures:
         voxel_statistics: statistics of the input image within the class region; nan where absent.
         agreement: of the prompted mask with the label: Dice, IoU, and the IoU that the decoder predicts.
         log_residual_probability: see `ResidualProbability.mean_log`; nan without prompts.
+        foreground_ml: volume of all classes together, each voxel once; without prompts of the whole volume.
         shape: (d, h, w) of the volume, spacing_mm in the same order.
     """
 
@@ -134,6 +136,7 @@ class CaseFeatures:
     statistic_names: tuple[str, ...]
     agreement: Float[np.ndarray, "channel 3"]
     log_residual_probability: float
+    foreground_ml: float
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
     slice_axis: str
@@ -270,6 +273,18 @@ class FeatureFile:
         names = json.loads(group["voxel_statistics"].attrs["columns"])
         if statistics.shape[1] != len(names):
             raise ValueError(f"{len(names)} names for voxel_statistics of shape {statistics.shape}")
+        features = self._array(group, "class_features", "f", 2, length=n)
+        agreement = self._array(group, "agreement", "f", 2, length=n)
+        widths = {"agreement": agreement.shape[1] == len(AGREEMENT_COLUMNS)}
+        widths |= {f"channels_{c}": matrix.shape == features.shape for c, matrix in channel_spectra.items()}
+        if not all(widths.values()):
+            raise ValueError(f"another width of {next(name for name, fits in widths.items() if not fits)}")
+        sizes = {name: self._array(group, name, "i", 1, length=n) for name in _COUNTS}
+        sizes["volume_ml"] = self._array(group, "volume_ml", "f", 1, length=n)
+        sizes["foreground_ml"] = np.array(float(group.attrs["foreground_ml"]))
+        strange = [name for name, values in sizes.items() if not np.isfinite(values).all() or (values < 0).any()]
+        if strange:
+            raise ValueError(f"a {strange[0]} that is no size")
         d, h, w = (int(size) for size in group.attrs["shape"])
         spacing_d, spacing_h, spacing_w = (float(size) for size in group.attrs["spacing_mm"])
         return CaseFeatures(
@@ -277,17 +292,18 @@ class FeatureFile:
             class_ids=tuple(class_id for class_id, _ in self.header.channels),
             class_names=tuple(name for _, name in self.header.channels),
             status=status,
-            n_slices=self._array(group, "n_slices", "i", 1, length=n),
-            n_voxels=self._array(group, "n_voxels", "i", 1, length=n),
-            n_feature_voxels=self._array(group, "n_feature_voxels", "i", 1, length=n),
-            volume_ml=self._array(group, "volume_ml", "f", 1, length=n),
+            n_slices=sizes["n_slices"],
+            n_voxels=sizes["n_voxels"],
+            n_feature_voxels=sizes["n_feature_voxels"],
+            volume_ml=sizes["volume_ml"],
             spectra=spectra,
             channel_spectra=channel_spectra,
-            class_features=self._array(group, "class_features", "f", 2, length=n),
+            class_features=features,
             voxel_statistics=statistics,
             statistic_names=tuple(str(name) for name in names),
-            agreement=self._array(group, "agreement", "f", 2, length=n),
+            agreement=agreement,
             log_residual_probability=float(group.attrs["log_residual_probability"]),
+            foreground_ml=float(sizes["foreground_ml"]),
             shape=(d, h, w),
             spacing_mm=(spacing_d, spacing_h, spacing_w),
             slice_axis=np.bytes_(group.attrs["slice_axis"]).decode("ascii"),

@@ -58,6 +58,7 @@ class ShardWriter:
         group.attrs["shape"] = np.array(features.shape, dtype=np.int64)
         group.attrs["spacing_mm"] = np.array(features.spacing_mm, dtype=np.float64)
         group.attrs["log_residual_probability"] = np.float64(features.log_residual_probability)
+        group.attrs["foreground_ml"] = np.float64(features.foreground_ml)
         group.attrs["slice_axis"] = _text(features.slice_axis)
         group.attrs["complete"] = np.int64(1)
 

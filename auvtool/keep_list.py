@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from auvtool.errors import InputError, UsageError
 from auvtool.filtering import Combination, auv_threshold, filter_by_class, filter_cases
-from auvtool.schema import KEEP_LIST, Row
+from auvtool.schema import ALL_CLASSES, KEEP_LIST, Row
 from auvtool.tables import STANDARD_STREAM, parse_table, read_content
 
 
@@ -118,6 +119,17 @@ def judge(
     ]
 
 
+def judged_auv(
+    scores: Sequence[Row], *, by_class: bool, classes: Sequence[str] = ()
+) -> dict[str, Float[np.ndarray, " case"]]:
+    """The AUVs that `judge` compares with their quantile, by name: of whole cases, or of each class that decides."""
+    cases = _whole_cases(scores)
+    if not by_class:
+        return {ALL_CLASSES: np.array([_number(row["auv"]) for row in cases.values()])}
+    names, table = _class_table(scores, list(cases), classes)
+    return dict(zip(names, table.T, strict=True))
+
+
 def class_presence(scores: Sequence[Row]) -> dict[str, frozenset[str]]:
     """The cases that hold each class, by class name, from SCORES rows."""
     present: dict[str, set[str]] = {}
@@ -147,15 +159,14 @@ def refuse_lost_class(presence: Mapping[str, frozenset[str]], before: frozenset[
 
 def class_losses(scores: Sequence[Row], kept: frozenset[str]) -> list[ClassLoss]:
     """What dropping all but `kept` takes from each class, then from whole cases (a filter may choose by size)."""
-    volumes: dict[str, dict[str, float]] = {}
+    volumes: dict[tuple[bool, str], dict[str, float]] = {}
     for row in scores:
+        key = (row["class_id"] is None, str(row["class_name"]))
         if isinstance(row.get("volume_ml"), int | float):
-            volumes.setdefault(str(row["class_name"]), {})[str(row["case"])] = _number(row["volume_ml"])
-    whole = {str(row["class_name"]): frozenset(_whole_cases(scores)) for row in scores if row["class_id"] is None}
-    return [
-        _class_loss(name, holders, kept, volumes.get(name, {}))
-        for name, holders in {**class_presence(scores), **whole}.items()
-    ]
+            volumes.setdefault(key, {})[str(row["case"])] = _number(row["volume_ml"])
+    groups = [((False, name), holders) for name, holders in class_presence(scores).items()]
+    groups.append(((True, ALL_CLASSES), frozenset(_whole_cases(scores))))
+    return [_class_loss(key[1], holders, kept, volumes.get(key, {})) for key, holders in groups]
 
 
 def _class_loss(name: str, holders: frozenset[str], kept: frozenset[str], volumes: Mapping[str, float]) -> ClassLoss:

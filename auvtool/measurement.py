@@ -43,6 +43,7 @@ def measure_case(
     regions: Iterator[ChannelRegion],
     geometry: Geometry,
     *,
+    n_foreground: int,
     n_features: int,
     with_spectra: bool,
     keep_map: Callable[[int, DecodedChannel], None],
@@ -56,6 +57,7 @@ def measure_case(
         decoded: the extractor's channels; each is dropped before the next is asked for.
         regions: where the input image is measured for each channel.
         geometry: of the volume.
+        n_foreground: voxels of any of the classes; without prompts of the volume.
         n_features: width of `class_features`.
         with_spectra: whether to compute singular values.
         keep_map: called with the class id and each channel that has a map.
@@ -122,6 +124,7 @@ def measure_case(
         statistic_names=STATISTIC_NAMES,
         agreement=agreement,
         log_residual_probability=residual.mean_log(),
+        foreground_ml=n_foreground * geometry.voxel_ml,
         shape=geometry.shape,
         spacing_mm=geometry.spacing_mm,
         slice_axis=geometry.slice_axis,

@@ -88,34 +88,6 @@ class AuvDistributions:
     highlighted_case: str = ""
 
 
-def plot_energies(
-    path: Path,
-    spectra: Mapping[str, Sequence[Float[np.ndarray, " rank"]]],
-    *,
-    energy: Energy,
-    eps_rule: EpsRule = "denominator",
-    highlighted: Mapping[str, Float[np.ndarray, " rank"]] | None = None,
-    highlighted_case: str = "",
-    title: str = "",
-    force: bool,
-) -> None:
-    """Draw energy and cumulative energy curves of each class in a file; see `EnergyCurves` and `plot_scores`."""
-    curves = EnergyCurves(spectra, energy, eps_rule, highlighted or {}, highlighted_case)
-    plot_scores(path, curves, None, title=title, force=force)
-
-
-def plot_distributions(
-    path: Path,
-    distributions: Mapping[str, Float[np.ndarray, " case"]],
-    *,
-    thresholds: Mapping[str, float] | None = None,
-    title: str = "",
-    force: bool,
-) -> None:
-    """Draw the AUV distribution of each scoring in a file; see `AuvDistributions` and `plot_scores`."""
-    plot_scores(path, None, AuvDistributions(distributions, thresholds or {}), title=title, force=force)
-
-
 def plot_scores(
     path: Path, curves: EnergyCurves | None, distributions: AuvDistributions | None, *, title: str = "", force: bool
 ) -> None:

@@ -1,22 +1,23 @@
 """The value of a quantifier for each class of each case, and for each whole case, from stored features."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from auvtool.arrays import Spectrum
-from auvtool.errors import InputError, UsageError
+from auvtool.errors import InputError
 from auvtool.feature_store import CaseFeatures, FeatureFile, FeatureHeader
 from auvtool.quantifiers.controls import effective_rank
 from auvtool.quantifiers.mahalanobis import mahalanobis_distance
 from auvtool.quantifiers.semantic_scale import semantic_scale
 from auvtool.quantifiers.variance import feature_variance
 from auvtool.scale import semantic_perception_scale
-from auvtool.schema import Row
-from auvtool.score_options import ScoreOptions
+from auvtool.schema import Cell, Row
+from auvtool.score_options import ScoreOptions, chosen_channels
 from auvtool.spectrum import UNFOLDINGS, Centering, Unfolding
 
 
@@ -68,7 +69,7 @@ def quantify(
         UsageError: a class is not in the file.
         InputError: the file lacks what is asked for, or a spectrum in it is not one.
     """
-    channels = _chosen_channels(header, options.classes)
+    channels = chosen_channels(header, options.classes)
     values = np.full((len(channels), len(cases)), np.nan)
     status = [[str(case.status[channel]) for case in cases] for channel in channels]
     if options.quantifier == "auv":
@@ -77,7 +78,9 @@ def quantify(
                 status[row][column], values[row, column] = map_scale(case, channel, options)
     elif options.quantifier == "random":
         drawn = np.random.default_rng(options.seed).random((len(channels) + 1, len(cases)))
-        return Quantified(channels, tuple(map(tuple, status)), drawn[:-1], drawn[-1])
+        present = np.array(status) != "absent"
+        of_cases = np.where(present.any(axis=0), drawn[-1], np.nan)
+        return Quantified(channels, tuple(map(tuple, status)), np.where(present, drawn[:-1], np.nan), of_cases)
     elif options.facts.of_classes:
         values = _class_values(cases, channels, options, metrics)
         present = np.array(status) != "absent"
@@ -87,7 +90,18 @@ def quantify(
             "undefined" if word == "ok" and np.isnan(value) else word
             for word, value in zip(status[row], of_class, strict=True)
         ]
-    return Quantified(channels, tuple(map(tuple, status)), values, _case_values(cases, values, options))
+    of_cases = _case_values(cases, channels, values, np.array(status), options)
+    for name, numbers in (
+        *zip((header.channels[channel][1] for channel in channels), values, strict=True),
+        ("", of_cases),
+    ):
+        _refuse_strange(cases, name, numbers, options)
+    return Quantified(channels, tuple(map(tuple, status)), values, of_cases)
+
+
+def case_volumes_ml(cases: Sequence[CaseFeatures], channels: Sequence[int]) -> Float[np.ndarray, " case"]:
+    """Volume of the chosen classes together: their sum, but no more than the whole foreground where regions overlap."""
+    return np.array([min(float(case.volume_ml[list(channels)].sum()), case.foreground_ml) for case in cases])
 
 
 def map_spectra_of(case: CaseFeatures, channel: int, options: ScoreOptions) -> list[Spectrum]:
@@ -119,16 +133,31 @@ def map_scale(case: CaseFeatures, channel: int, options: ScoreOptions) -> tuple[
     spectra = map_spectra_of(case, channel, options)
     if any(len(spectrum) < 2 for spectrum in spectra):
         return "flat", np.nan  # one slice: log r = 0, and eq. 5 is not defined
-    try:
+    if options.eps_rule == "denominator" and _is_constant(case, channel, options):
+        return "flat", np.nan
+    with _as_input_error(case, channel):
         scales = [
             float(semantic_perception_scale(spectrum, energy=options.energy, eps_rule=options.eps_rule))
             for spectrum in spectra
         ]
+    scale = float(np.mean(scales))
+    return "flat" if np.isnan(scale) else status, scale
+
+
+def _is_constant(case: CaseFeatures, channel: int, options: ScoreOptions) -> bool:
+    """Whether the map that is measured has no variation: a box, or saturated probabilities, of one that has."""
+    return not any(
+        case.spectra[options.roi, options.of, unfolding, "centered"][channel].any() for unfolding in UNFOLDINGS
+    )
+
+
+@contextmanager
+def _as_input_error(case: CaseFeatures, channel: int) -> Iterator[None]:
+    try:
+        yield
     except ValueError as error:
         where = f"case {case.case_id}, class {case.class_names[channel]}"
         raise InputError(where, expected="a spectrum", found=f"'{error}'", cure="run extract again") from error
-    scale = float(np.mean(scales))
-    return "flat" if np.isnan(scale) else status, scale
 
 
 def _class_values(
@@ -153,6 +182,10 @@ def _class_values(
 
 
 def _statistic(case: CaseFeatures, channel: int, *, name: str) -> float:
+    if name not in case.statistic_names:
+        raise InputError(
+            f"case {case.case_id}", expected=f"the voxel statistic {name}", found="none", cure="run extract again"
+        )
     return float(case.voxel_statistics[channel, case.statistic_names.index(name)])
 
 
@@ -167,7 +200,11 @@ def _of_features(
 
 
 def _effective_rank(case: CaseFeatures, channel: int, *, options: ScoreOptions) -> float:
-    return float(np.mean([effective_rank(spectrum) for spectrum in map_spectra_of(case, channel, options)]))
+    spectra = map_spectra_of(case, channel, options)
+    if _is_constant(case, channel, options):
+        return float("nan")
+    with _as_input_error(case, channel):
+        return float(np.mean([effective_rank(spectrum) for spectrum in spectra]))
 
 
 # What a quantifier reads of one class of one case.
@@ -186,8 +223,19 @@ _ONE_CLASS: Mapping[str, Callable[[CaseFeatures, int], float]] = {
 def _predicted_dice(
     cases: Sequence[CaseFeatures], channels: Sequence[int], metrics: Sequence[Row]
 ) -> Float[np.ndarray, "class case"]:
-    dice = {(str(row["case"]), row["class_id"]): row["dice"] for row in metrics}
-    found = [[dice.get((case.case_id, case.class_ids[channel])) for case in cases] for channel in channels]
+    dice: dict[tuple[str, str], Cell] = {}
+    for row in metrics:
+        key = (str(row["case"]), str(row["class_name"]))
+        if row["class_id"] is not None and key in dice:
+            raise InputError(
+                "--metrics",
+                expected="each class of a case once",
+                found=f"{key[1]} of {key[0]} twice",
+                cure="leave one row out",
+            )
+        if row["class_id"] is not None:
+            dice[key] = row["dice"]
+    found = [[dice.get((case.case_id, case.class_names[channel])) for case in cases] for channel in channels]
     values = np.array([[np.nan if value is None else value for value in row] for row in found], dtype=np.float64)
     if np.isnan(values).all():
         raise InputError(
@@ -200,31 +248,40 @@ def _predicted_dice(
 
 
 def _case_values(
-    cases: Sequence[CaseFeatures], values: Float[np.ndarray, "class case"], options: ScoreOptions
+    cases: Sequence[CaseFeatures],
+    channels: Sequence[int],
+    values: Float[np.ndarray, "class case"],
+    status: Shaped[np.ndarray, "class case"],
+    options: ScoreOptions,
 ) -> Float[np.ndarray, " case"]:
     if options.quantifier == "eaoa":
         return np.array([case.log_residual_probability for case in cases])
     defined = ~np.isnan(values)
     filled = np.where(defined, values, 0.0)
-    counts = defined.sum(axis=0)
+    usable = defined.any(axis=0)
     if options.quantifier == "depth":
         together = filled.max(axis=0)
-    elif options.quantifier == "volume" or options.aggregate == "sum":
+    elif options.quantifier == "volume":
+        together = case_volumes_ml(cases, channels)
+    elif options.aggregate == "sum":
         together = filled.sum(axis=0)
+        # A sum over fewer terms is smaller for that alone: a class that is there without a value leaves no sum.
+        usable &= (defined | (status == "absent")).all(axis=0)
     else:
-        together = filled.sum(axis=0) / np.maximum(counts, 1)
-    return np.asarray(np.where(counts > 0, together, np.nan))
+        together = filled.sum(axis=0) / np.maximum(defined.sum(axis=0), 1)
+    return np.asarray(np.where(usable, together, np.nan))
 
 
-def _chosen_channels(header: FeatureHeader, classes: Sequence[str]) -> tuple[int, ...]:
-    """Position of each class asked for, in the file's order."""
-    channels = [(str(class_id), name) for class_id, name in header.channels]
-    unknown = [wanted for wanted in classes if not any(wanted in channel for channel in channels)]
-    if unknown:
-        known = ", ".join(name for _, name in channels)
-        raise UsageError(f"--classes: expected some of {known}, got {', '.join(unknown)}; name classes of the file")
-    return tuple(
-        position
-        for position, channel in enumerate(channels)
-        if not classes or any(wanted in channel for wanted in classes)
-    )
+def _refuse_strange(
+    cases: Sequence[CaseFeatures], class_name: str, values: Float[np.ndarray, " case"], options: ScoreOptions
+) -> None:
+    """Refuse what only a damaged file can hold, before it bends the axis of all cases."""
+    strange = np.isinf(values) | ((values < 0) if options.facts.axis == "log" else False)
+    if strange.any():
+        index = int(strange.argmax())
+        raise InputError(
+            f"case {cases[index].case_id}" + (f", class {class_name}" if class_name else ""),
+            expected=f"a finite value of {options.quantifier}" + (", 0 or more" if options.facts.axis == "log" else ""),
+            found=f"{values[index]:g}",
+            cure="run extract again, or correct --metrics",
+        )

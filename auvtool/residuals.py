@@ -3,6 +3,11 @@
 import numpy as np
 from jaxtyping import Float
 
+from auvtool.correlation import orthonormal_basis
+
+# What a fit leaves below this share of a value is rounding, and no case is above another by it.
+_ROUNDING = 1e-10
+
 
 def residuals(
     values: Float[np.ndarray, " case"], covariates: Float[np.ndarray, "case covariate"]
@@ -12,7 +17,8 @@ def residuals(
     A covariate that does not vary, or that others determine, takes nothing away.
 
     Returns:
-        In the values' unit, of mean 0; nan where a value or a covariate is not finite.
+        In the values' unit, of mean 0; exactly 0 where the fit leaves rounding only; nan where a value or a covariate
+        is not finite.
 
     Raises:
         ValueError: fewer than two cases more than the fit has parameters, so that it could fit anything.
@@ -21,10 +27,11 @@ def residuals(
     n_parameters = 1 + covariates.shape[1]
     if usable.sum() < n_parameters + 2:
         raise ValueError(f"a fit of {n_parameters} parameters to {usable.sum()} cases")
-    left = np.full(len(values), np.nan)
-    x = covariates[usable] - covariates[usable].mean(axis=0)
-    spread = np.abs(x).max(axis=0)
-    x = x / np.where(spread > 0, spread, 1.0)  # so that lstsq's rank does not hang on units
-    y = values[usable] - values[usable].mean()
-    left[usable] = y - x @ np.linalg.lstsq(x, y, rcond=1e-10)[0]
-    return left
+    known = values[usable]
+    centered = known - known.mean()
+    basis = orthonormal_basis(covariates[usable])
+    left = centered - basis @ (basis.T @ centered)
+    left[np.abs(left) <= _ROUNDING * np.abs(known).max()] = 0.0
+    found = np.full(len(values), np.nan)
+    found[usable] = left
+    return found

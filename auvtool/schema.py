@@ -36,6 +36,8 @@ class TableSchema:
         return [column.name for column in self.columns]
 
 
+ALL_CLASSES = "all"  # class_name of the rows that are of no one class
+
 _CASE = Column("case", "str", "case id")
 _CLASS_ID = Column("class_id", "int", "class of dataset.json, or decoder channel; empty: the whole case", nullable=True)
 _CLASS_NAME = Column("class_name", "str", "name of the class; 'all': the whole case")
@@ -56,13 +58,21 @@ SCORES = TableSchema(
         Column("method", "str", "options it was measured and placed with; equal texts compare"),
         Column("value", "float", "the quantifier itself, in its own unit; of auv the scale S (eq. 5)", nullable=True),
         Column("auv", "float", "aleatoric uncertainty value (eq. 6), high = uncertain", nullable=True),
+        Column("axis", "str", "coordinate that is placed: log or linear in the value; residual; two-sided"),
         Column(
             "axis_min", "float", "axis of eq. 6: smallest coordinate of the data set (of auv: log S)", nullable=True
         ),
         Column("axis_max", "float", "axis of eq. 6: largest coordinate of the data set", nullable=True),
         Column("axis_center", "float", "with --two-sided: median that distances are taken from", nullable=True),
         Column("n_slices", "int", "slices that the map was decoded on", nullable=True, required=False),
-        Column("volume_ml", "float", "volume of the class region", "ml", nullable=True, required=False),
+        Column(
+            "volume_ml",
+            "float",
+            "volume of the class region; without prompts of the whole scan",
+            "ml",
+            nullable=True,
+            required=False,
+        ),
     ),
 )
 

@@ -11,14 +11,13 @@ import numpy as np
 from auvtool.correlation import bootstrap_intervals, partial_pearson, partial_spearman, pearson, spearman
 from auvtool.errors import InputError, UsageError
 from auvtool.quantifiers import QUANTIFIERS, QuantifierName
-from auvtool.schema import METRICS, SCORES, Row, TableSchema
+from auvtool.schema import ALL_CLASSES, METRICS, SCORES, Row, TableSchema
 from auvtool.tables import STANDARD_STREAM, parse_table, read_content
 
 MetricName: TypeAlias = Literal["dice", "iou"]
 Level: TypeAlias = Literal["classes", "cases"]
 
 LEVELS: tuple[Level, ...] = ("classes", "cases")
-WHOLE_CASE = "all"  # class_name of the rows that are of no one class
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,8 @@ class ScoreTable:
         class_names: its classes, in its order; empty for a quantifier of whole cases.
         points: by case and class name; None for the class: the whole case. What has no value, no volume or no slices
             is not in it.
+        class_ids: class id -> class name.
+        classes_compare: the values of two classes are of one scale. An AUV is relative within its class.
     """
 
     where: str
@@ -53,6 +54,8 @@ class ScoreTable:
     cases: tuple[str, ...]
     class_names: tuple[str, ...]
     points: Mapping[tuple[str, str | None], Point] = field(repr=False)
+    classes_compare: bool = True
+    class_ids: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,8 @@ def score_tables(rows: Sequence[Row], where: str) -> list[ScoreTable]:
 
     The value of a quantifier that is high where a case is uncertain changes its sign (QUANTIFIERS). A row that is
     absent, or whose volume or number of slices is 0, has no point: preset official gives it a value nonetheless.
+    Scores of residuals or of distances from the median are not in the value but in the AUV, which is taken instead, its
+    sign changed; it compares the cases of a class, not classes.
 
     Raises:
         InputError: a quantifier is unknown, a case and class stands twice, a number is infinite or a size negative.
@@ -125,15 +130,19 @@ def score_tables(rows: Sequence[Row], where: str) -> list[ScoreTable]:
                 cure="give scores that this version of score wrote",
             )
         known = QUANTIFIERS[name]
-        sign = 1.0 if known.high == "certain" else -1.0
+        as_measured = str(group[0]["axis"]) in {"log", "linear"}
+        column = "value" if as_measured else "auv"
+        sign = 1.0 if as_measured and known.high == "certain" else -1.0
         points = {}
         for key, row in _by_case_and_class(group, where).items():
-            value = _finite(row, "value", where)
-            volume, slices = (_finite(row, column, where, least=0.0) for column in ("volume_ml", "n_slices"))
+            value = _finite(row, column, where)
+            volume, slices = (_finite(row, size, where, least=0.0) for size in ("volume_ml", "n_slices"))
             if value is not None and row["status"] != "absent" and volume != 0 and slices != 0:
                 points[key] = Point(sign * value, _log(volume), _log(slices))
         names = _class_names(group) if known.of_classes else ()
-        tables.append(ScoreTable(where, name, method, _case_ids(group), names, points))
+        tables.append(
+            ScoreTable(where, name, method, _case_ids(group), names, points, as_measured, _ids_of_classes(group))
+        )
     return tables
 
 
@@ -185,7 +194,8 @@ def correlation_rows(
     mean metric over the cases in common where it is defined; covariates are the means of log volume and of log number
     of slices over the former. Level "cases": a point is a case; first whole cases, the value of the whole case against
     the mean metric of its defined classes (those in common, or all if no class is), then each class over the cases that
-    have it. A quantifier of whole cases only has neither a row of classes nor a row for a class.
+    have it. A quantifier of whole cases only has neither a row of classes nor a row for a class, scores of residuals or
+    distances have no row of classes.
 
     Pearson takes the value as it stands (its sign turned, high = certain) also where eq. 6 takes its logarithm, as the
     paper correlates S itself; to Spearman it makes no difference. Both partial coefficients are given log volume and
@@ -196,7 +206,8 @@ def correlation_rows(
         metrics: what they are correlated with.
         metric: name of what `metrics` holds.
         levels: which of LEVELS.
-        classes: names of the classes that are points, or have a row; empty: all. Whole cases are not changed by it.
+        classes: names, or ids of the scores, of the classes that are points, or have a row; empty: all. Whole cases are
+            not changed by it.
         resamples: of the bootstrap; 0: no intervals.
         seed: of the bootstrap.
 
@@ -207,6 +218,8 @@ def correlation_rows(
     """
     shared = [common(table, metrics) for table in scores]
     names = list(dict.fromkeys(name for found in shared for name in found.class_names))
+    ids = {class_id: name for table in scores for class_id, name in table.class_ids.items()}
+    classes = [name if name in names else ids.get(name, name) for name in classes]
     unknown = [name for name in classes if name not in names]
     if unknown:
         known = ", ".join(names) or "none"
@@ -216,9 +229,9 @@ def correlation_rows(
     if classes:
         names = [name for name in names if name in classes]
 
-    if "cases" not in levels and not any(QUANTIFIERS[table.quantifier].of_classes for table in scores):
+    if "cases" not in levels and not any(_has_class_level(table) for table in scores):
         raise UsageError(
-            f"--level: expected cases for {scores[0].quantifier}, which has no value of a class, got classes; "
+            f"--level: expected cases for {scores[0].quantifier}, whose values do not compare classes, got classes; "
             "choose --level cases"
         )
 
@@ -230,8 +243,9 @@ def correlation_rows(
     rows: list[Row] = []
     for level, name in groups:
         for table, found in zip(scores, shared, strict=True):
-            of_classes = QUANTIFIERS[table.quantifier].of_classes
-            if (level == "classes" and not of_classes) or (name is not None and name not in found.class_names):
+            if (level == "classes" and not _has_class_level(table)) or (
+                name is not None and name not in found.class_names
+            ):
                 continue
             if level == "classes":
                 pairs = _class_pairs(table, metrics, found, names)
@@ -243,11 +257,15 @@ def correlation_rows(
                     "method": table.method,
                     "metric": metric,
                     "level": level,
-                    "class_name": WHOLE_CASE if name is None else name,
+                    "class_name": ALL_CLASSES if name is None else name,
                     **_measure(pairs, resamples=resamples, seed=seed),
                 }
             )
     return rows
+
+
+def _has_class_level(table: ScoreTable) -> bool:
+    return table.classes_compare and QUANTIFIERS[table.quantifier].of_classes
 
 
 def _class_pairs(
@@ -354,6 +372,10 @@ def _case_ids(rows: Sequence[Row]) -> tuple[str, ...]:
 
 def _class_names(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(row["class_name"]) for row in rows if row["class_id"] is not None))
+
+
+def _ids_of_classes(rows: Sequence[Row]) -> dict[str, str]:
+    return {str(row["class_id"]): str(row["class_name"]) for row in rows if row["class_id"] is not None}
 
 
 def _finite(row: Row, column: str, where: str, *, least: float | None = None) -> float | None:

@@ -23,6 +23,10 @@ _MECHANISMS: dict[Mechanism, tuple[str, bool]] = {
     "c": ("mask", False),
     "d": ("mask", True),
 }
+# What they read is a class's: its logits, its label, or features of its region.
+_OF_CLASS_MAPS: frozenset[QuantifierName] = frozenset(
+    ("mahalanobis", "relative-mahalanobis", "fisher", "eaoa", "entropy", "predicted-dice", "agreement")
+)
 # Their value of a whole case is not that of its classes together.
 _OWN_CASE_VALUE: tuple[QuantifierName, ...] = ("eaoa", "volume", "depth", "random")
 
@@ -94,8 +98,15 @@ class ScoreOptions:
         """Whether a whole case's value is something else than the mean or sum of those of its classes."""
         return self.quantifier in _OWN_CASE_VALUE
 
-    def measured(self) -> str:
-        """What is measured, without the extraction and the axis: `paper squared uncentred logits d_hw volume`."""
+    @property
+    def axis(self) -> str:
+        """The coordinate that is placed, as the SCORES table names it."""
+        return " ".join(
+            [self.facts.axis, *(["residual"] if self.residualise else []), *(["two-sided"] if self.two_sided else [])]
+        )
+
+    def method(self, header: FeatureHeader) -> str:
+        """Extraction, measure and axis in one line; values of equal lines compare."""
         words: list[str] = []
         if self.quantifier == "auv":
             words += [self.preset, self.energy]
@@ -105,15 +116,12 @@ class ScoreOptions:
             words.append(self.aggregate)
         if self.quantifier == "random":
             words.append(f"seed {self.seed}")
-        if self.classes:
-            words.append(f"classes {' '.join(self.classes)}")
-        return " ".join(words)
-
-    def method(self, header: FeatureHeader) -> str:
-        """Extraction, measure and axis in one line; values of equal lines compare."""
+        chosen = chosen_channels(header, self.classes)
+        if len(chosen) < len(header.channels):
+            words.append(f"classes {' '.join(header.channels[channel][1] for channel in chosen)}")
         parts = [
             f"{header.extractor} {header.prompt} {header.input} {header.extraction_fingerprint[:8]}",
-            self.measured(),
+            " ".join(words),
             f"residualised by {' '.join(self.residualise)}" if self.residualise else "",
             "two-sided" if self.two_sided else "",
         ]
@@ -129,7 +137,7 @@ def score_options(
     classes: Sequence[str] = (),
     residualise: Sequence[str] = (),
     two_sided: bool = False,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> ScoreOptions:
     """A preset, with what is given explicitly in the place of its own choice.
 
@@ -140,6 +148,12 @@ def score_options(
     _refuse_without_effect(quantifier, {"preset": preset, **given}, classes)
     _refuse_wrong_mechanism(mechanism, classes)
     _refuse_wrong_covariates(quantifier, residualise)
+    if quantifier != "random" and seed is not None:
+        raise UsageError(f"--seed: expected --quantifier random, got {quantifier}; nothing else here is drawn")
+    if quantifier == "random" and (two_sided or residualise):
+        raise UsageError(
+            "--quantifier random: expected no --residualise and no --two-sided, got one; it knows of no size and side"
+        )
     released: ScaleChoices = {"energy": "linear", "aggregate": "sum"} if preset == "official" else {}
     return ScoreOptions(
         quantifier=quantifier,
@@ -148,9 +162,25 @@ def score_options(
         classes=tuple(classes),
         residualise=tuple(name for name in COVARIATES if name in residualise),
         two_sided=two_sided,
-        seed=seed,
+        seed=seed or 0,
         **{**released, **given},  # type: ignore[arg-type]  # None is filtered out above
     )
+
+
+def chosen_channels(header: FeatureHeader, classes: Sequence[str]) -> tuple[int, ...]:
+    """Position of each class asked for, in the file's order; an id is tried where no class has that name.
+
+    Raises:
+        UsageError: the file has no such class.
+    """
+    ids, names = ([str(channel[part]) for channel in header.channels] for part in (0, 1))
+    unknown = [wanted for wanted in classes if wanted not in names and wanted not in ids]
+    if unknown:
+        raise UsageError(
+            f"--classes: expected some of {', '.join(names)}, got {', '.join(unknown)}; name classes of the file"
+        )
+    chosen = {(names if wanted in names else ids).index(wanted) for wanted in classes}
+    return tuple(sorted(chosen)) if classes else tuple(range(len(names)))
 
 
 def check_header(options: ScoreOptions, header: FeatureHeader) -> None:
@@ -166,12 +196,19 @@ def check_header(options: ScoreOptions, header: FeatureHeader) -> None:
                 f"--mechanism: expected features of --input {wanted} for {options.mechanism}, got {header.input}; "
                 f"extract with --input {wanted}"
             )
-    if header.prompt == "none" and (options.roi == "class-box" or options.quantifier in {"eaoa", "agreement"}):
-        asked = "--roi class-box" if options.roi == "class-box" else f"--quantifier {options.quantifier}"
-        raise UsageError(
-            f"{asked}: expected features of classes, got channels without a region (--prompt none); "
-            "extract with --prompt mask-box"
-        )
+    if header.prompt != "none":
+        return
+    asked = {
+        f"--quantifier {options.quantifier}": options.quantifier in _OF_CLASS_MAPS,
+        "--roi class-box": options.roi == "class-box",
+        "--of probabilities": options.of == "probabilities",
+    }
+    for option, needs_classes in asked.items():
+        if needs_classes:
+            raise UsageError(
+                f"{option}: expected features of classes, got the decoder's own channels (--prompt none); "
+                "extract with --prompt mask-box"
+            )
 
 
 def _refuse_without_effect(quantifier: QuantifierName, given: Mapping[str, object], classes: Sequence[str]) -> None:

@@ -10,12 +10,12 @@ from auvtool.auv import AuvAxis, fit_axis, log_coordinates, place
 from auvtool.correlation import partial_spearman
 from auvtool.errors import InputError, UsageError
 from auvtool.feature_store import CaseFeatures, FeatureHeader
-from auvtool.quantification import Quantified, quantify
+from auvtool.quantification import Quantified, case_volumes_ml, quantify
 from auvtool.residuals import residuals
-from auvtool.schema import Row
+from auvtool.schema import ALL_CLASSES, Row
 from auvtool.score_options import Covariate, ScoreOptions, check_header
 
-ALL_CLASSES = "all"  # class_name of the row of a whole case
+_SPACING_DECIMALS = 4  # of a millimetre
 
 Axes = Mapping[int | None, AuvAxis]
 
@@ -65,6 +65,7 @@ class Scoring:
             "method": self.method,
             "value": _number_or_none(column.values[index]),
             "auv": _number_or_none(column.auv[index]),
+            "axis": self.options.axis,
             "axis_min": column.axis.minimum if column.axis else None,
             "axis_max": column.axis.maximum if column.axis else None,
             "axis_center": column.axis.center if column.axis else None,
@@ -133,7 +134,7 @@ def _case_column(cases: Sequence[CaseFeatures], quantified: Quantified, columns:
     )
     own_value = ~np.isnan(quantified.of_cases)
     n_slices = tuple(max(counts) for counts in zip(*(column.n_slices for column in columns), strict=True))
-    volume_ml = tuple(float(sum(volumes)) for volumes in zip(*(column.volume_ml for column in columns), strict=True))
+    volume_ml = tuple(case_volumes_ml(cases, quantified.channels).tolist())
     return ScoreColumn(
         None,
         ALL_CLASSES,
@@ -153,7 +154,8 @@ def _covariates(
         return {
             "volume": np.log(np.array(volume_ml)),
             "depth": np.log(np.array(n_slices, dtype=np.float64)),
-            "spacing": np.log(np.array([case.spacing_mm[0] for case in cases])),
+            # Headers of one protocol differ by the rounding of float32, which is no difference.
+            "spacing": np.log(np.round([case.spacing_mm[0] for case in cases], _SPACING_DECIMALS)),
         }
 
 
@@ -183,21 +185,28 @@ def _placed(column: ScoreColumn, options: ScoreOptions, axes: Axes | None) -> Sc
 def _reference_axes(reference: Sequence[Row], options: ScoreOptions, header: FeatureHeader) -> Axes:
     """The axis of each class in SCORES rows; a class that has none there has none here."""
     method = options.method(header)
-    if reference[0]["quantifier"] != options.quantifier or reference[0]["method"] != method:
-        raise InputError(
-            "--reference",
-            expected=f"scores of {options.quantifier} ({method})",
-            found=f"{reference[0]['quantifier']} ({reference[0]['method']})",
-            cure="score both data sets with the same options from the same kind of features",
-        )
     axes: dict[int | None, AuvAxis] = {}
     for row in reference:
+        if row["quantifier"] != options.quantifier or row["method"] != method:
+            raise InputError(
+                "--reference",
+                expected=f"scores of {options.quantifier} ({method})",
+                found=f"{row['quantifier']} ({row['method']})",
+                cure="score both data sets with the same options from the same kind of features",
+            )
         low, high, center = (row[name] for name in ("axis_min", "axis_max", "axis_center"))
         if isinstance(low, int | float) and isinstance(high, int | float):
             class_id = int(row["class_id"]) if isinstance(row["class_id"], int) else None
             side = "uncertain" if options.two_sided else options.facts.high
             middle = float(center) if isinstance(center, int | float) else None
-            axes[class_id] = AuvAxis(float(low), float(high), side, options.range_eps, middle)
+            axis = AuvAxis(float(low), float(high), side, options.range_eps, middle)
+            if axes.setdefault(class_id, axis) != axis or low > high:
+                raise InputError(
+                    f"--reference: {row['case']}, {row['class_name']}",
+                    expected="one axis a class, its minimum first",
+                    found=f"{low:g} to {high:g}",
+                    cure="give the table that score wrote",
+                )
     if None not in axes:
         raise InputError(
             "--reference",

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -162,11 +163,14 @@ def _cell(value: object, column: Column, where: str) -> Cell:
             return None
         raise InputError(where, expected=f"a value in column {column.name}", found="none", cure="check the file")
     try:
-        return _convert(value, column)
+        converted = _convert(value, column)
     except ValueError as error:
         raise InputError(
             where, expected=f"{column.type} in column {column.name}", found=repr(value), cure="check the file"
         ) from error
+    if isinstance(converted, float) and math.isnan(converted):  # how other programs write a missing number
+        return _cell(None, column, where)
+    return converted
 
 
 def _convert(value: object, column: Column) -> Cell:
@@ -177,7 +181,12 @@ def _convert(value: object, column: Column) -> Cell:
         if text not in {"true", "false", "1", "0"}:
             raise ValueError(text)
         return text in {"true", "1"}
-    return int(str(value)) if column.type == "int" else float(str(value))
+    if column.type == "int":
+        return int(str(value))
+    number = float(str(value))
+    if math.isinf(number):
+        raise ValueError(number)
+    return number
 
 
 def _to_text(value: Cell) -> str:

@@ -55,6 +55,7 @@ def case_features(case_id, maps, *, dice=None, classes=CLASSES):
         statistic_names=STATISTIC_NAMES,
         agreement=agreement,
         log_residual_probability=-generator.random(),
+        foreground_ml=float(n_voxels.sum()) / 1000.0,
         shape=(8, 8, 8),
         spacing_mm=(1.0, 1.0, 1.0),
         slice_axis="S",

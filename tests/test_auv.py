@@ -35,6 +35,14 @@ def test_equal_scales_say_nothing(scales):
     assert auv(scales, log_eps=1e-8, range_eps=1e-8) == pytest.approx([1.0] * len(scales))  # as released
 
 
+def test_cases_that_differ_by_rounding_are_equal():
+    close = np.log(np.array([0.3, 0.3 * (1 + 1e-15), 0.3]))
+    assert np.isnan(place(close, fit_axis(close, high="certain"))).all()
+    # Two cases are equally far from their median, whatever rounding says.
+    pair = np.array([0.1, 0.7])
+    assert np.isnan(place(pair, fit_axis(pair, high="certain", two_sided=True))).all()
+
+
 def test_no_scale_at_all_has_no_axis():
     assert fit_axis(np.array([math.nan, math.nan]), high="certain") is None
     assert fit_axis(np.array([]), high="uncertain") is None

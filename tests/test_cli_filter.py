@@ -32,6 +32,7 @@ def scores_text(kind="csv", *, small_only_in=None):
                 "status": "absent" if absent else status,
                 "quantifier": "auv",
                 "method": "test",
+                "axis": "log",
             }
             rows.append(row | {"auv": None if absent else auv, "volume_ml": None if absent else 1.0})
     return render(rows, SCORES, kind)
@@ -42,6 +43,17 @@ def scores(tmp_path):
     path = tmp_path / "S.csv"
     path.write_text(scores_text())
     return path
+
+
+def test_plot_shows_where_the_quantile_cuts(scores, tmp_path):
+    out, plot = tmp_path / "K.csv", tmp_path / "K.svg"
+    assert auvtool("filter", scores, "-o", out, "--plot", plot).returncode == 0
+    assert plot.read_text().startswith("<?xml")
+    by_class = tmp_path / "C.svg"
+    assert auvtool("filter", scores, "--per-class", "union", "-o", out, "--plot", by_class, "-f").returncode == 0
+    assert by_class.read_text() != plot.read_text()
+    same = auvtool("filter", scores, "-o", plot, "--plot", plot, "-f")
+    assert (same.returncode, same.stderr.count("\n")) == (2, 1)
 
 
 def test_keep_list_with_manifest(scores, tmp_path):
@@ -143,7 +155,7 @@ def test_a_class_is_not_lost_in_the_fold_alone(tmp_path):
     splits = tmp_path / "splits_final.json"
     splits.write_text('[{"train": ["case_00", "case_09"], "val": ["case_01"]}]')
     text = scores_text(small_only_in="case_09").replace(
-        "case_01,2,small,absent,auv,test,,,", "case_01,2,small,ok,auv,test,,0.2,"
+        "case_01,2,small,absent,auv,test,,,log,", "case_01,2,small,ok,auv,test,,0.2,log,"
     )
     (tmp_path / "S.csv").write_text(text)
     assert auvtool("filter", tmp_path / "S.csv", "--quantile", "0.8", "--ids").returncode == 0

@@ -178,7 +178,11 @@ def test_explain_tells_rank_and_driving_class(path, tmp_path):
     assert list(rows[0]) == EXPLANATION.column_names()
     assert [row["class_name"] for row in rows] == ["liver", "tumour", "all"]
     assert "score: case_2: AUV" in done.stderr
-    assert "of 4 (1 is the most uncertain)" in done.stderr
+    assert "of 4 (1 is the most uncertain); " in done.stderr
+    pushes = {row["class_name"]: float(row["push"]) for row in rows[:2]}
+    side = "uncertain" if sum(pushes.values()) > 0 else "certain"
+    driver = (max if side == "uncertain" else min)(pushes, key=pushes.get)
+    assert f"{driver} pushes it the most, towards {side}" in done.stderr
     out = tmp_path / "E.json"
     assert auvtool("score", path, "--explain", "case_2", "-o", out).returncode == 0
     assert json.loads(out.read_text())[0]["case"] == "case_2"
@@ -209,6 +213,11 @@ def test_plot_beside_other_scores(path, tmp_path):
         ),
         (("--reference", "S.csv", "--residualise", "depth"), "--reference: expected no --residualise"),
         (("--residualise", "volume,depth"), "--residualise: expected more cases"),
+        (("--classes", ","), "--classes: expected names with commas between them"),
+        (("--seed", "1"), "--seed: expected --quantifier random"),
+        (("--reference", "S.csv", "--explain", "case_1"), "--reference: expected no --explain"),
+        (("--plot", "S.svg", "-o", "S.svg"), "--plot: expected another file than -o"),
+        (("--plot", "S.svg", "--beside", "a/S.csv", "--beside", "b/S.csv"), "expected files of different names"),
     ],
 )
 def test_options_that_do_not_fit_are_one_line(path, arguments, words):

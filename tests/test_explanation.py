@@ -40,10 +40,20 @@ def test_the_class_that_drove_it_by_hand(features):
     assert liver["median"] == pytest.approx(1.0)
     assert liver["push"] == pytest.approx((1.0 - scale) / 2)
     assert tumour["push"] == pytest.approx(0.0)
-    assert driving_class([liver, tumour, whole]) == "liver"
+    assert driving_class([liver, tumour, whole]) == ("liver", "uncertain")
     assert (whole["rank"], whole["n_ranked"], whole["auv"]) == (1, 5, 1.0)
     # What the classes push is how far the case lies from where the medians of its classes put it.
     assert liver["push"] + tumour["push"] == pytest.approx((1.0 + scale) / 2 - whole["value"])
+
+
+def test_the_driver_is_on_the_side_where_the_case_lies():
+    def rows(*pushes):
+        return [{"class_name": f"{number}", "push": push} for number, push in enumerate(pushes)]
+
+    assert driving_class(rows(-0.03, 0.01, -0.001, None)) == ("0", "certain")
+    assert driving_class(rows(-0.03, 0.05)) == ("1", "uncertain")
+    assert driving_class(rows(0.0, 0.0)) is None
+    assert driving_class(rows(None)) is None
 
 
 def test_energies_by_hand(features):

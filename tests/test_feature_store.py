@@ -53,6 +53,7 @@ def case_features(case_id: str, seed: int = 0) -> CaseFeatures:
         statistic_names=("mean", "std"),
         agreement=np.array([[0.9, 0.8, 0.85], [np.nan] * 3, [0.0, 0.0, 0.1]]),
         log_residual_probability=-1.5,
+        foreground_ml=0.045,
         shape=(6, 8, 9),
         spacing_mm=(5.0, 0.7, 0.8),
         slice_axis="S",
@@ -78,6 +79,7 @@ def assert_same(found: CaseFeatures, expected: CaseFeatures) -> None:
         "spacing_mm",
         "slice_axis",
         "log_residual_probability",
+        "foreground_ml",
     ):
         assert getattr(found, name) == getattr(expected, name), name
     counts = ("n_slices", "n_voxels", "n_feature_voxels")
@@ -243,6 +245,10 @@ def _virtual(group: h5py.Group) -> None:
         _replace("spectra/volume_rank_d_hw", np.array([4, 0, 1])),
         _replace("spectra/class-box_rank_d_hw", np.array([7, -3, 2])),
         _replace("class_features", np.zeros((3, 5), dtype=np.complex64)),
+        _replace("class_features", np.zeros((3, 4), dtype=np.float32)),
+        _replace("agreement", np.zeros((3, 0))),
+        _replace("n_slices", np.array([4, -1, 2])),
+        _replace("volume_ml", np.array([0.04, np.inf, 0.0])),
         _external_storage,
         _virtual,
     ],

@@ -35,7 +35,7 @@ def test_features(tmp_path):
     assert found["made by"].startswith("-")
 
 
-AUV = {"quantifier": "auv", "method": "test"}
+AUV = {"quantifier": "auv", "method": "test", "axis": "log"}
 ROWS = {
     SCORES: [
         {"case": "a", "class_id": 1, "class_name": "liver", "status": "ok", "value": 0.5, **AUV},

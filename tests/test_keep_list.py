@@ -103,6 +103,13 @@ def test_what_each_class_loses():
     assert class_losses(scores(TABLE), frozenset("ab"))[0].median_ml_kept is None
 
 
+def test_a_class_named_all_is_not_taken_for_whole_cases():
+    rows = [row | ({"class_name": "all"} if row["class_id"] == 1 else {}) for row in scores(TABLE)]
+    named_all, small, whole = class_losses(rows, frozenset("abd"))
+    assert (named_all.class_name, small.class_name, whole.class_name) == ("all", "small", "all")
+    assert (named_all.n_kept, whole.n_kept) == (2, 3)
+
+
 def test_what_is_dropped_by_size_tertile():
     volumes = {f"{number}": float(number + 1) for number in range(9)}
     table = dict.fromkeys(volumes, (0.5, 0.5, None))

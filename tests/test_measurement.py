@@ -35,7 +35,9 @@ def measured(decoded: list[DecodedChannel], label: np.ndarray, image: np.ndarray
         iter(decoded),
         iter(regions),
         GEOMETRY,
-        **{"n_features": 3, "with_spectra": True, "keep_map": lambda class_id, channel: None} | options,
+        **{"n_foreground": 10}
+        | {"n_features": 3, "with_spectra": True, "keep_map": lambda class_id, channel: None}
+        | options,
     )
 
 

@@ -90,7 +90,7 @@ def test_metrics_keep_their_order_of_classes(tmp_path: Path) -> None:
 
 def test_scores_and_strangers_are_refused(tmp_path: Path) -> None:
     score = {"case": "a", "class_id": None, "class_name": "all", "status": "ok", "auv": 0.1}
-    score |= {"quantifier": "auv", "method": "test"}
+    score |= {"quantifier": "auv", "method": "test", "axis": "log"}
     write_table([score], SCORES, tmp_path / "S.csv")
     with pytest.raises(InputError, match="merge the feature files, and score the result"):
         merge_tables([tmp_path / "S.csv"])

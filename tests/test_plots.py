@@ -11,8 +11,6 @@ from auvtool.plots import (
     AuvDistributions,
     EnergyCurves,
     check_plot,
-    plot_distributions,
-    plot_energies,
     plot_scores,
     score_figure,
 )
@@ -21,6 +19,9 @@ from auvtool.scale import energy_shares, semantic_perception_scale
 ENDINGS = (".svg", ".png", ".pdf")
 START_OF = {".svg": b"<?xml", ".png": b"\x89PNG", ".pdf": b"%PDF"}
 END_OF = {".svg": b"</svg>\n", ".png": b"IEND\xaeB`\x82", ".pdf": b"%%EOF\n"}
+
+
+TWO_CASES = AuvDistributions({"all": np.array([0.0, 1.0])})
 
 
 def some_spectra(n_cases, seed=0, longest=40):
@@ -86,8 +87,8 @@ def test_a_users_settings_neither_change_the_bytes_nor_are_changed(tmp_path, end
 
 def test_each_part_is_drawn_alone_as_in_the_figure_of_both(tmp_path):
     curves, distributions = some_curves(), some_distributions()
-    plot_energies(tmp_path / "e.PNG", curves.spectra, energy="linear", highlighted=curves.highlighted, force=False)
-    plot_distributions(tmp_path / "d.svg", distributions.distributions, thresholds={"all": 0.5}, force=False)
+    plot_scores(tmp_path / "e.PNG", curves, None, force=False)
+    plot_scores(tmp_path / "d.svg", None, distributions, force=False)
     assert len(draw(curves).findobj(mpl.axes.Axes)) == 4
     assert len(draw(None, distributions).findobj(mpl.axes.Axes)) == 1
     assert len(draw(curves, distributions).findobj(mpl.axes.Axes)) == 5
@@ -95,7 +96,7 @@ def test_each_part_is_drawn_alone_as_in_the_figure_of_both(tmp_path):
 
 def test_an_unknown_ending_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"scores\.jpg: expected the ending \.svg, \.png or \.pdf, got '\.jpg'; name"):
-        plot_energies(tmp_path / "scores.jpg", {"liver": some_spectra(3)}, energy="squared", force=False)
+        plot_scores(tmp_path / "scores.jpg", EnergyCurves({"liver": some_spectra(3)}, "squared"), None, force=False)
     with pytest.raises(UsageError, match="got none; name"):
         check_plot(tmp_path / "scores", force=True)
     assert list(tmp_path.iterdir()) == []
@@ -105,9 +106,9 @@ def test_an_existing_file_is_replaced_only_with_force(tmp_path):
     path = tmp_path / "scores.svg"
     path.write_text("old")
     with pytest.raises(UsageError, match="--force"):
-        plot_distributions(path, {"all": np.array([0.0, 1.0])}, force=False)
+        plot_scores(path, None, TWO_CASES, force=False)
     assert path.read_text() == "old"
-    plot_distributions(path, {"all": np.array([0.0, 1.0])}, force=True)
+    plot_scores(path, None, TWO_CASES, force=True)
     assert path.read_text().endswith("</svg>\n")
 
 
@@ -120,7 +121,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", fill_the_disk)
     with pytest.raises(OutputError, match="No space left"):
-        plot_distributions(path, {"all": np.array([0.0, 1.0])}, force=True)
+        plot_scores(path, None, TWO_CASES, force=True)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -50,8 +50,7 @@ def test_every_quantifier_goes_through_the_same_axis(features, name):
     assert (np.diff(whole.auv[order]) >= 0).all()
     classes = scoring.columns[:-1]
     assert all(np.isnan(column.values).all() != QUANTIFIERS[name].of_classes for column in classes)
-    if name != "random":
-        assert math.isnan(classes[1].values[5])  # absent
+    assert math.isnan(classes[1].values[5])  # absent
     assert classes[1].status[5] == "absent"
     assert {row["quantifier"] for row in scoring.rows()} == {name}
 
@@ -106,9 +105,9 @@ def test_a_class_that_is_there_without_a_value_is_undefined(features):
 
 def test_predicted_dice_is_read_from_metrics(features):
     header, cases = features
-    rows = [{"case": f"case_{n}", "class_id": 1, "dice": 0.1 * n} for n in range(7)]
-    rows.append({"case": "case_0", "class_id": 2, "dice": 0.4})
-    rows.append({"case": "case_1", "class_id": 2, "dice": None})
+    rows = [{"case": f"case_{n}", "class_id": 7, "class_name": "liver", "dice": 0.1 * n} for n in range(7)]
+    rows.append({"case": "case_0", "class_id": 2, "class_name": "tumour", "dice": 0.4})
+    rows.append({"case": "case_1", "class_id": 2, "class_name": "tumour", "dice": None})
     scoring = score_cases(cases, header, score_options("predicted-dice"), metrics=rows)
     liver, tumour, whole = scoring.columns
     assert liver.values[:7] == pytest.approx([0.1 * n for n in range(7)])
@@ -116,7 +115,40 @@ def test_predicted_dice_is_read_from_metrics(features):
     assert whole.values[0] == pytest.approx(0.2)
     assert liver.auv[:7] == pytest.approx([1 - n / 6 for n in range(7)])
     with pytest.raises(InputError, match="--metrics: expected a Dice"):
-        quantify(cases, header, score_options("predicted-dice"), metrics=[{"case": "x", "class_id": 1, "dice": 0.5}])
+        quantify(cases, header, score_options("predicted-dice"), metrics=[rows[0] | {"case": "x"}])
+    with pytest.raises(InputError, match="liver of case_3 twice"):
+        quantify(cases, header, score_options("predicted-dice"), metrics=[*rows, rows[3]])
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("variance", {"voxel_statistics": np.full((2, len(STATISTIC_NAMES)), np.inf)}),
+        ("semantic-scale", {"channel_spectra": {c: np.full((2, 4), np.inf) for c in ("centered", "uncentered")}}),
+        ("eaoa", {"log_residual_probability": -np.inf}),
+        ("fisher", {"statistic_names": ("other",) * len(STATISTIC_NAMES)}),
+        ("agreement", {"agreement": np.full((2, 3), np.inf)}),
+    ],
+)
+def test_a_damaged_value_is_refused_before_it_bends_the_axis(features, name, change):
+    header, cases = features
+    with pytest.raises(InputError, match="case case_2"):
+        quantify([*cases[:2], replace(cases[2], **change), *cases[3:]], header, score_options(name))
+
+
+def test_a_negative_singular_value_is_refused(features):
+    header, cases = features
+    spectra = {key: [-values for values in of_key] for key, of_key in cases[2].spectra.items()}
+    for name in ("auv", "effective-rank"):
+        with pytest.raises(InputError, match="case case_2, class liver: expected a spectrum"):
+            quantify([*cases[:2], replace(cases[2], spectra=spectra)], header, score_options(name))
+
+
+def test_the_volume_of_a_case_counts_each_voxel_once(features):
+    header, cases = features
+    overlapping = [replace(case, foreground_ml=0.7 * case.volume_ml.sum()) for case in cases]
+    found = quantify(overlapping, header, score_options("volume")).of_cases
+    assert found == pytest.approx([case.foreground_ml for case in overlapping])
 
 
 @pytest.mark.parametrize("name", ["auv", "effective-rank", "semantic-scale", "feature-variance"])

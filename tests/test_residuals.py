@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -29,6 +31,13 @@ def test_covariates_that_say_nothing_take_nothing_away():
     for useless in (np.full(15, 7.0), 2 * x + 1):
         assert residuals(y, np.column_stack([x, useless])) == pytest.approx(alone, abs=1e-9)
     assert residuals(y, np.full((15, 1), 3.0)) == pytest.approx(y - y.mean())
+
+
+def test_what_a_fit_leaves_of_rounding_is_nothing():
+    """Otherwise an axis would stretch the rounding from 0 to 1, and rank cases by it."""
+    x = np.log(np.random.default_rng(3).uniform(1, 50, 12))
+    assert (residuals(3.0 * x - 7.0, x[:, None]) == 0).all()
+    assert (residuals(np.full(12, math.log(4)), x[:, None]) == 0).all()
 
 
 def test_cases_without_a_value_or_covariate_are_left_out():

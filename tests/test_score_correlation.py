@@ -25,7 +25,9 @@ def score_row(case, class_id, value, *, quantifier="auv", method="m", status="ok
         "status": status,
         "quantifier": quantifier,
         "method": method,
+        "axis": QUANTIFIERS[quantifier].axis if quantifier in QUANTIFIERS else "log",
         "value": value,
+        "auv": None,
         "n_slices": slices,
         "volume_ml": volume,
     }
@@ -158,6 +160,31 @@ def test_quantifier_of_whole_cases_has_neither_a_row_of_classes_nor_of_a_class()
     assert [one for one in found if one[0] == "eaoa"] == [("eaoa", "cases", "all")]
     with pytest.raises(UsageError, match="--level: expected cases for eaoa"):
         correlate([eaoa], metrics, levels=["classes"])
+
+
+@pytest.mark.parametrize("axis", ["log residual", "log two-sided", "linear residual two-sided"])
+def test_scores_that_were_moved_before_the_axis_count_by_their_auv(axis):
+    scores, metrics, (_, dice, _, _) = random_tables()
+    plain = [row | {"method": "plain"} for row in scores]
+    generator = np.random.default_rng(5)
+    moved = [row | {"axis": axis, "auv": float(generator.random())} for row in scores]
+    rows = correlate([plain, moved], metrics)
+    of_moved = {row["class_name"]: row for row in rows if row["method"] == "m"}
+    # An AUV is relative within its class: it says nothing of one class against another.
+    assert {row["level"] for row in of_moved.values()} == {"cases"}
+    assert {row["level"] for row in rows if row["method"] == "plain"} == {"classes", "cases"}
+    auv = [row["auv"] for row in moved if row["class_id"] == 2]
+    column = list(CLASSES).index(2)
+    assert of_moved[CLASSES[2]]["pearson"] == pytest.approx(-stats.pearsonr(auv, dice[:, column]).statistic)
+    with pytest.raises(UsageError, match="--level: expected cases for auv"):
+        correlate([moved], metrics, levels=["classes"])
+
+
+def test_classes_are_chosen_by_name_or_id():
+    scores, metrics, _ = random_tables()
+    by_name, by_id = (correlate([scores], metrics, classes=[wanted]) for wanted in (CLASSES[2], "2"))
+    assert by_name == by_id
+    assert {row["class_name"] for row in by_name} == {"all", CLASSES[2]}
 
 
 def test_what_is_absent_is_no_point():
@@ -342,7 +369,7 @@ def refused(tmp_path, change, kind, words):
         (
             lambda tables: tables["S.csv"][0][0].update(value=math.inf),
             InputError,
-            r"S\.csv: case_00, liver: expected a finite value, got inf",
+            r"S\.csv:2: expected float in column value, got 'inf'",
         ),
         (lambda tables: tables["S.csv"][0][0].update(volume_ml=-1.0), InputError, "volume_ml of at least 0, got -1"),
         (

@@ -5,7 +5,7 @@ import pytest
 from auvtool.errors import UsageError
 from auvtool.feature_store import FeatureHeader
 from auvtool.quantifiers import QUANTIFIERS
-from auvtool.score_options import check_header, score_options
+from auvtool.score_options import check_header, chosen_channels, score_options
 
 
 def header(*, prompt="mask-box", image_input="mask", dataset="Dataset001_A"):
@@ -38,6 +38,8 @@ def test_an_explicit_choice_wins_over_the_preset():
         ("auv", {"mechanism": "c", "classes": ["liver"]}, "leave it out, or use d"),
         ("auv", {"residualise": ["size"]}, "--residualise: expected some of volume, depth, spacing, got size"),
         ("volume", {"residualise": ["volume"]}, "nothing would be left"),
+        ("auv", {"seed": 3}, "--seed: expected --quantifier random, got auv"),
+        ("random", {"two_sided": True}, "--quantifier random: expected no --residualise"),
     ],
 )
 def test_options_that_do_not_fit_are_refused_with_the_reason(quantifier, options, words):
@@ -57,9 +59,16 @@ def test_a_mechanism_takes_the_features_it_is_of(mechanism, classes, image_input
         check_header(options, header(image_input=other))
 
 
-@pytest.mark.parametrize("quantifier", ["auv", "eaoa", "agreement"])
-def test_what_needs_a_class_region_is_refused_without_prompts(quantifier):
-    options = score_options(quantifier, scale={"roi": "class-box"} if quantifier == "auv" else {})
+@pytest.mark.parametrize(
+    ("quantifier", "scale"),
+    [
+        *((name, {}) for name in ("eaoa", "agreement", "fisher", "entropy", "mahalanobis", "predicted-dice")),
+        ("auv", {"roi": "class-box"}),
+        ("auv", {"of": "probabilities"}),
+    ],
+)
+def test_what_needs_classes_is_refused_without_prompts(quantifier, scale):
+    options = score_options(quantifier, scale=scale)
     with pytest.raises(UsageError, match="--prompt mask-box"):
         check_header(options, header(prompt="none"))
 
@@ -72,12 +81,11 @@ def test_the_method_tells_all_that_moves_a_value():
             {},
             {"preset": "official"},
             *({"scale": {name: value}} for name, value in CHOICES),
-            {"classes": ["liver"]},
             {"residualise": ["depth"]},
             {"two_sided": True},
         )
     }
-    assert len(methods) == 2 * (5 + len(CHOICES))
+    assert len(methods) == 2 * (4 + len(CHOICES))
     assert score_options().method(header()) == score_options().method(header(dataset="Dataset002_B"))
     stored = replace(header(), options={"store": "both"})
     assert score_options().method(header()) == score_options().method(stored)
@@ -98,6 +106,23 @@ CHOICES = (
 )
 
 
-def test_every_quantifier_has_a_method():
-    assert {name: score_options(name).quantifier for name in QUANTIFIERS} == {name: name for name in QUANTIFIERS}
+def test_random_numbers_of_two_seeds_do_not_compare():
     assert "seed 3" in score_options("random", seed=3).method(header())
+
+
+@pytest.mark.parametrize("quantifier", QUANTIFIERS)
+def test_the_axis_is_named(quantifier):
+    assert score_options(quantifier).axis == QUANTIFIERS[quantifier].axis
+    if quantifier not in {"random", "depth"}:
+        moved = score_options(quantifier, residualise=["depth"], two_sided=True)
+        assert moved.axis == f"{QUANTIFIERS[quantifier].axis} residual two-sided"
+
+
+def test_a_class_is_found_by_name_before_id():
+    of = replace(header(), channels=((2, "1"), (1, "kidney, left"), (3, "c")))
+    assert chosen_channels(of, ["1"]) == (0,)
+    assert chosen_channels(of, ["c", "2"]) == (0, 2)
+    assert chosen_channels(of, []) == (0, 1, 2)
+    assert score_options(classes=["3", "1", "2"]).method(of).endswith("classes 1 c")
+    with pytest.raises(UsageError, match="got spleen"):
+        chosen_channels(of, ["spleen"])

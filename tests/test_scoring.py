@@ -15,7 +15,7 @@ from auvtool.score_options import score_options
 from auvtool.scoring import score_cases, size_correlations
 
 
-def scoring(path, quantifier="auv", *, metrics=(), reference=(), preset=None, classes=(), seed=0, **choices):
+def scoring(path, quantifier="auv", *, metrics=(), reference=(), preset=None, classes=(), seed=None, **choices):
     axis = {name: choices.pop(name) for name in ("mechanism", "residualise", "two_sided") if name in choices}
     options = score_options(quantifier, preset=preset, scale=choices, classes=classes, seed=seed, **axis)
     with FeatureFile(path) as file:
@@ -115,6 +115,29 @@ def test_one_slice_has_no_scale(tmp_path):
     assert cells(rows, "status") == ["ok", "ok"]
 
 
+def test_a_sum_over_fewer_classes_is_no_sum(tmp_path):
+    one_slice = case_features("a", [random_maps(1, shape=(4, 9, 7))[0], random_maps(1, shape=(1, 9, 7))[0]])
+    cases = [one_slice, case_features("b", random_maps(2)), case_features("c", random_maps(3))]
+    path = write_features(tmp_path / "F.h5", cases)
+    rows = score(path, preset="official")
+    assert cells(rows, "status", "tumour") == ["flat", "ok", "ok"]
+    assert cells(rows, "value")[0] is None
+    assert cells(score(path), "value")[0] == cells(score(path), "value", "liver")[0]  # a mean does not shrink
+
+
+@pytest.mark.parametrize("center", [False, True])
+def test_a_box_without_variation_is_flat_whatever_the_rest_of_the_map(tmp_path, center):
+    volume = np.full((5, 9, 7), 2.0)
+    volume[:, :, 0] = np.arange(9)  # outside the box that the features take
+    cases = [case_features("a", [volume, None]), *(case_features(f"{n}", random_maps(n)) for n in range(2))]
+    path = write_features(tmp_path / "F.h5", cases)
+    for quantifier in ("auv", "effective-rank"):
+        assert cells(score(path, quantifier, center=center), "status", "liver")[2] == "ok"
+        boxed = score(path, quantifier, roi="class-box", center=center)
+        row = next(row for row in boxed if (row["case"], row["class_name"]) == ("a", "liver"))
+        assert row["value"] is None
+
+
 def test_constant_map_is_flat_when_centred(tmp_path):
     constant = [np.full((4, 5, 6), 3.0) + 0.0, None]
     features = case_features("a", constant)
@@ -192,7 +215,8 @@ def sized_cases(n=30, *, seed=0):
     for index, size in enumerate(generator.uniform(0.1, 3.0, n)):
         dice = np.clip(0.5 + 0.1 * (size - 1.5) + generator.normal(0, 0.01), 0, 1)
         features = case_features(f"case_{index:02d}", [np.ones((3 + index % 4, 4, 4)), None], dice=(dice, 0.0))
-        found.append(replace(features, volume_ml=np.array([np.exp(size), 0.0]), status=("ok", "absent")))
+        volume = {"volume_ml": np.array([np.exp(size), 0.0]), "foreground_ml": np.exp(size)}
+        found.append(replace(features, status=("ok", "absent"), **volume))
     return found
 
 
@@ -231,8 +255,8 @@ def test_partial_correlation_tells_volume_from_depth(tmp_path):
         depth = int(np.clip(np.round(6 * size + generator.normal(0, 2)), 2, None))
         dice = 0.2 * size + generator.normal(0, 0.02)
         features = case_features(f"{index:02d}", [np.ones((2, 3, 3)), None], dice=(dice, 0.0))
-        size_ml, slices = np.array([np.exp(size), 0.0]), np.array([depth, 0])
-        cases.append(replace(features, volume_ml=size_ml, n_slices=slices, status=("ok", "absent")))
+        volume = {"volume_ml": np.array([np.exp(size), 0.0]), "foreground_ml": np.exp(size)}
+        cases.append(replace(features, n_slices=np.array([depth, 0]), status=("ok", "absent"), **volume))
     found = size_correlations(scoring(write_features(tmp_path / "F.h5", cases), "agreement").whole_cases)
     assert found["depth"][0] < -0.8
     assert abs(found["depth"][1]) < 0.35
@@ -251,6 +275,23 @@ def test_reference_places_a_case_where_it_stood(path, tmp_path, maps):
     two_sided = score(path, two_sided=True)
     again = score(alone, reference=two_sided, two_sided=True)
     assert cells(again, "auv") == pytest.approx([cells(two_sided, "auv")[1]])
+
+
+def test_reference_that_was_tampered_with_is_refused(path):
+    old = score(path)
+    joined = [*old, *(row | {"axis_min": -9.0} for row in old)]
+    with pytest.raises(InputError, match="expected one axis a class"):
+        score(path, reference=joined)
+    with pytest.raises(InputError, match="expected one axis a class"):
+        score(path, reference=[row | {"axis_min": 1.0, "axis_max": 0.0} for row in old])
+    with pytest.raises(InputError, match="--reference: expected scores of auv"):
+        score(path, reference=[*old, *score(path, energy="linear")])
+
+
+def test_reference_names_classes_in_any_way(path):
+    by_name = score(path, classes=["tumour"])
+    assert cells(score(path, classes=["2"], reference=by_name), "auv") == cells(by_name, "auv")
+    assert score(path, classes=["tumour", "liver"]) == score(path)
 
 
 def test_reference_of_another_method_is_refused(path):

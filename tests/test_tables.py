@@ -122,3 +122,14 @@ def test_formats_are_told_by_option_then_ending():
         tables.table_format(Path("a.csv"), "xlsx")
     with pytest.raises(UsageError, match="on a pipe"):
         tables.table_format(Path("-"), "parquet")
+
+
+@pytest.mark.parametrize("text", ["inf", "-inf", "Infinity"])
+def test_an_infinite_number_is_refused(text):
+    with pytest.raises(InputError, match="float in column auv"):
+        tables.parse_table(f"case,keep,auv\na,true,{text}\n".encode(), KEEP_LIST, "K.csv")
+
+
+def test_a_number_that_is_none_is_missing():
+    (row,) = tables.parse_table(b"case,keep,auv\na,true,nan\n", KEEP_LIST, "K.csv")
+    assert row["auv"] is None

@@ -9,7 +9,7 @@ import typer
 
 from auvtool import console
 from auvtool.atomic import is_stream
-from auvtool.cli.options import Force, Format, Output, Seed
+from auvtool.cli.options import Force, Format, Output, Seed, names_of
 from auvtool.schema import CORRELATIONS, Cell, Row
 from auvtool.tables import STANDARD_STREAM, check_output, write_table
 
@@ -40,11 +40,11 @@ def correlate(
         typer.Option("--level", help="A point is a class (Table 4), or a case; or a row of each."),
     ] = "both",
     classes: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--classes", metavar="A,B", help="Names of the classes to use; all by default. Whole cases stay as scored."
         ),
-    ] = "",
+    ] = None,
     resamples: Annotated[
         int, typer.Option("--resamples", metavar="N", min=0, help="Of the bootstrap; 0: no intervals.")
     ] = 2000,
@@ -70,7 +70,7 @@ def correlate(
     from auvtool.score_correlation import LEVELS, correlation_rows, read_tables
 
     scores, metrics = read_tables(files, metric=metric)
-    wanted = [name.strip() for name in classes.split(",") if name.strip()]
+    wanted = names_of(classes, "--classes")
     rows = correlation_rows(
         scores,
         metrics,
@@ -104,7 +104,9 @@ def _say_what_is_common(scores: Sequence["ScoreTable"], metrics: "MetricsTable")
     groups: dict[str, list[str]] = {}
     shared = [common(table, metrics) for table in scores]
     for table, found in zip(scores, shared, strict=True):
-        classes = f"{len(found.class_names)} classes" + (f" ({_some(found.class_names)})" if found.class_names else "")
+        classes = f"{len(found.class_names)} classes" + (
+            f" ({console.some(found.class_names)})" if found.class_names else ""
+        )
         seen = f"{len(table.cases)} scored, {len(metrics.cases)} evaluated"
         groups.setdefault(f"{len(found.cases)} cases ({seen}) and {classes} in common", []).append(table.quantifier)
     named = [what if len(groups) == 1 else f"{', '.join(who)}: {what}" for what, who in groups.items()]
@@ -112,7 +114,7 @@ def _say_what_is_common(scores: Sequence["ScoreTable"], metrics: "MetricsTable")
     if len({frozenset(found.cases) for found in shared}) > 1:
         console.warn("the score tables do not hold the same cases: their rows are not of the same points")
     alone = [
-        f"{table.quantifier}: {_some(left)}"
+        f"{table.quantifier}: {console.some(left)}"
         for table, found in zip(scores, shared, strict=True)
         if (left := [name for name in table.class_names if name not in found.class_names])
     ]
@@ -194,7 +196,3 @@ def _p(value: Cell) -> str:
     if value is None:
         return "-"
     return "<0.001" if float(value) < 0.001 else f"{float(value):.3f}"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN_CLASSES]) + (", ..." if len(names) > _SHOWN_CLASSES else "")

@@ -1,5 +1,6 @@
 """`auvtool filter`."""
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,12 +10,15 @@ import typer
 
 from auvtool import console
 from auvtool.atomic import is_stream, write_text
-from auvtool.cli.options import DryRun, Force, Format, Output
+from auvtool.cli.options import DryRun, Force, Format, Output, check_plot_option, names_of
 from auvtool.errors import UsageError
 from auvtool.schema import KEEP_LIST, SCORES, Row
 from auvtool.tables import STANDARD_STREAM, check_output, read_table, write_table
 
 if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Float
+
     from auvtool.keep_list import KeepList
     from auvtool.reference_dataset import ReferenceDataset
     from auvtool.split_fold import FilteredFold
@@ -34,8 +38,9 @@ def filter(
         typer.Option("--per-class", help="Keep what any class keeps (eq. 9), or only what all classes keep."),
     ] = None,
     classes: Annotated[
-        str, typer.Option("--classes", metavar="A,B", help="Names or ids of the classes that decide (eq. 9 on these).")
-    ] = "",
+        str | None,
+        typer.Option("--classes", metavar="A,B", help="Names or ids of the classes that decide (eq. 9 on these)."),
+    ] = None,
     ids: Annotated[bool, typer.Option("--ids", help="Write only the ids of the kept cases, one a line.")] = False,
     splits: Annotated[
         Path | None,
@@ -54,6 +59,12 @@ def filter(
     dataset: Annotated[
         Path | None, typer.Option("--dataset", metavar="SRC", help="The raw data set that --new-dataset filters.")
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot", metavar="FILE", help="Draw the AUVs and where the quantile cuts them (.svg, .png or .pdf)."
+        ),
+    ] = None,
     table_format: Format = None,
     dry_run: DryRun = False,
     force: Force = False,
@@ -70,6 +81,7 @@ def filter(
     \b
       auvtool filter S.csv --quantile 0.9 -o K.csv
       auvtool score F.h5 | auvtool filter - --quantile 0.95 --ids > kept.txt
+      auvtool filter S.csv --quantile 0.9 -o K.csv --plot K.svg
       auvtool filter S.csv --per-class intersection --classes tumour -o K.csv
       FOLD=$(auvtool filter S.csv --quantile 0.9 -o K.csv --append-fold splits_final.json)
       auvtool filter S.csv -o K.csv --new-dataset Dataset104_Clean --by-reference --dataset Dataset004_Hippocampus
@@ -83,10 +95,12 @@ def filter(
     if (new_dataset is None) != (dataset is None) or (by_reference and new_dataset is None):
         raise UsageError("--new-dataset: expected --new-dataset DIR --dataset SRC together, got a part; add the other")
     check_output(output, requested=table_format, force=force)
+    if plot is not None:
+        check_plot_option(plot, output, force=force)
 
     from auvtool import keep_list
 
-    wanted = [name.strip() for name in classes.split(",") if name.strip()]
+    wanted = names_of(classes, "--classes")
     rows = read_table(scores, SCORES)
     judged = keep_list.judge(rows, quantile, per_class=per_class or ("union" if wanted else None), classes=wanted)
     keep, presence = keep_list.keep_list(judged), keep_list.class_presence(rows)
@@ -100,6 +114,9 @@ def filter(
     if dry_run:
         return
     _write_plans(splits, copied, reference)
+    if plot is not None:
+        by_class = per_class is not None or bool(wanted)
+        _draw(plot, keep_list.judged_auv(rows, by_class=by_class, classes=wanted), quantile, force=force)
     _write(judged, output, ids=ids, table_format=table_format, force=force)
     if output == STANDARD_STREAM:
         return
@@ -118,12 +135,22 @@ def filter(
                 "fold": fold,
                 "new_dataset": new_dataset,
                 "dataset": dataset,
+                "plot": plot,
             },
             inputs=[scores],
             counts={"kept": len(keep.kept), "dropped": len(judged) - len(keep.kept)},
         )
     if copied is not None:
         print(copied.number)
+
+
+def _draw(path: Path, auv: "Mapping[str, Float[np.ndarray, ' case']]", quantile: float, *, force: bool) -> None:
+    from auvtool.filtering import auv_threshold
+    from auvtool.plots import AuvDistributions, plot_scores
+
+    limits = {name: auv_threshold(values, quantile) for name, values in auv.items()}
+    thresholds = {name: limit for name, limit in limits.items() if not math.isnan(limit)}
+    plot_scores(path, None, AuvDistributions(auv, thresholds), title=f"Quantile {quantile:g}", force=force)
 
 
 def _plan_fold(splits: Path, fold: int, keep: "KeepList", presence: Mapping[str, frozenset[str]]) -> "FilteredFold":
@@ -180,7 +207,7 @@ def _say_what_goes(scores: Sequence[Row], judged: Sequence[Row], kept: frozenset
     unjudged = [str(row["case"]) for row in judged if row["keep"] and row["reason"] is not None]
     console.info(f"filter: {len(kept)} of {len(judged)} cases kept, {len(judged) - len(kept)} dropped")
     if unjudged:
-        console.warn(f"{len(unjudged)} cases could not be judged and are kept ({_some(unjudged)})")
+        console.warn(f"{len(unjudged)} cases could not be judged and are kept ({console.some(unjudged)})")
     *classes, whole = class_losses(scores, kept)
     for loss in [*classes, whole] if len(classes) != 1 else classes:
         say = console.info if len(classes) <= _SHOWN_CLASSES or loss is whole else console.detail
@@ -209,18 +236,18 @@ def _say_what_is_written(
             f"{len(copied.train) + len(copied.dropped)} training cases, the same validation cases"
         )
         if copied.val_asked:
-            console.warn(f"{len(copied.val_asked)} validation cases are not dropped ({_some(copied.val_asked)})")
+            console.warn(f"{len(copied.val_asked)} validation cases are not dropped ({console.some(copied.val_asked)})")
         if copied.unlisted:
-            console.warn(f"{len(copied.unlisted)} training cases have no score and are kept ({_some(copied.unlisted)})")
+            console.warn(
+                f"{len(copied.unlisted)} training cases have no score and are kept ({console.some(copied.unlisted)})"
+            )
         if copied.unknown:
-            console.warn(f"{len(copied.unknown)} dropped cases are not in fold {fold} ({_some(copied.unknown)})")
+            console.warn(f"{len(copied.unknown)} dropped cases are not in fold {fold} ({console.some(copied.unknown)})")
     if reference is not None:
         console.info(f"filter: {reference.folder} {would}written: {len(reference.case_ids)} cases by reference")
         if reference.unlisted:
-            console.warn(f"{len(reference.unlisted)} of its cases have no score ({_some(reference.unlisted)})")
+            console.warn(f"{len(reference.unlisted)} of its cases have no score ({console.some(reference.unlisted)})")
         if reference.unusable:
-            console.warn(f"{len(reference.unusable)} cases are faulty and left out ({_some(reference.unusable)})")
-
-
-def _some(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
+            console.warn(
+                f"{len(reference.unusable)} cases are faulty and left out ({console.some(reference.unusable)})"
+            )

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from auvtool import console
-from auvtool.errors import InputError, one_line
+from auvtool.errors import InputError, UsageError, one_line
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="File to write; '-' is standard output.")]
 Force = Annotated[bool, typer.Option("-f", "--force", help="Replace an existing output.")]
@@ -24,7 +24,32 @@ KeepGoing = Annotated[
     bool,
     typer.Option("--keep-going/--fail-fast", help="Go on after a bad case (exit 4 at the end), or stop at the first."),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random choice.")]
+
+
+def names_of(text: str | None, option: str) -> list[str]:
+    """The names in the text of an option like --classes A,B; none where it was not given.
+
+    Raises:
+        UsageError: it was given without a name.
+    """
+    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    if text is not None and not names:
+        raise UsageError(f"{option}: expected names with commas between them, got '{text}'; leave it out for all")
+    return names
+
+
+def check_plot_option(plot: Path, output: Path, *, force: bool) -> None:
+    """Refuse a --plot that cannot be written, or that -o would replace.
+
+    Raises:
+        UsageError: see above.
+    """
+    from auvtool.plots import check_plot
+
+    check_plot(plot, force=force)
+    if plot.absolute() == output.absolute():
+        raise UsageError(f"--plot: expected another file than -o, got {plot} twice; name two files")
 
 
 def _set_quiet(value: bool) -> bool:

@@ -10,7 +10,7 @@ import typer
 
 from auvtool import console
 from auvtool.atomic import is_stream
-from auvtool.cli.options import Force, Format, Output, Seed
+from auvtool.cli.options import Force, Format, Output, check_plot_option, names_of
 from auvtool.errors import UsageError
 from auvtool.quantifiers import QUANTIFIERS, QuantifierName
 from auvtool.schema import EXPLANATION, METRICS, SCORES, Row
@@ -89,16 +89,16 @@ def score(
         Literal["mean", "sum"] | None, typer.Option("--aggregate", help="A case's value from those of its classes.")
     ] = None,
     classes: Annotated[
-        str, typer.Option("--classes", metavar="A,B", help="Names or ids of the classes to use; all by default.")
-    ] = "",
+        str | None, typer.Option("--classes", metavar="A,B", help="Names or ids of the classes to use; all by default.")
+    ] = None,
     residualise: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--residualise",
             metavar="A,B",
             help="Take the linear effect of volume, depth (slices) or spacing (slice distance) out before the AUV.",
         ),
-    ] = "",
+    ] = None,
     two_sided: Annotated[
         bool, typer.Option("--two-sided", help="Uncertain is what lies far from the median, on either side.")
     ] = False,
@@ -123,7 +123,7 @@ def score(
         list[Path] | None,
         typer.Option("--beside", metavar="S.csv", help="With --plot: draw the distribution of these scores too."),
     ] = None,
-    seed: Seed = 0,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of --quantifier random.  [default: 0]")] = None,
     table_format: Format = None,
     force: Force = False,
 ) -> None:
@@ -144,18 +144,10 @@ def score(
       auvtool score F.new.h5 --reference S.csv                        (new cases on the old axis)
       auvtool score F.h5 -o Sd.csv --plot Sd.svg --beside Sa.csv --beside Sb.csv
     """
-    if len(features) > 1:
-        raise UsageError(
-            f"F.h5: expected one file, got {len(features)}; join them first: auvtool merge F1.h5 F2.h5 -o F.h5"
-        )
-    if features[0] == STANDARD_STREAM:
-        raise UsageError("F.h5: expected a file, got '-'; HDF5 cannot be piped")
-    _check_companions(quantifier, metrics, reference, plot, beside, residualise=residualise)
+    _check_features(features)
+    _check_companions(quantifier, metrics, reference, residualised=residualise is not None, explain=explain)
+    _check_pictures(output, plot, beside or [], force=force)
     check_output(output, requested=table_format, force=force)
-    if plot is not None:
-        from auvtool.plots import check_plot
-
-        check_plot(plot, force=force)
 
     from auvtool.feature_store import FeatureFile
     from auvtool.quantification import read_cases
@@ -174,8 +166,8 @@ def score(
             "aggregate": aggregate,
         },
         mechanism=mechanism,
-        classes=_words(classes),
-        residualise=_words(residualise),
+        classes=names_of(classes, "--classes"),
+        residualise=names_of(residualise, "--residualise"),
         two_sided=two_sided,
         seed=seed,
     )
@@ -192,9 +184,11 @@ def score(
     _say_what_was_seen(scoring)
     rows = scoring.rows()
     explanation = [] if explain is None else _explanation(scoring, cases, explain)
+    if options.facts.spectral and unfolding == "mean" and (explain is not None or plot is not None):
+        console.info("score: energies are shown of d_hw, the first of the three unfoldings")
     if plot is not None:
-        own = quantifier if output == STANDARD_STREAM or is_stream(output) else output.stem
-        _draw(plot, scoring, cases, {**others, own: scoring.whole_cases.auv.tolist()}, case_id=explain, force=force)
+        own = _own_name(output, quantifier)
+        _draw(plot, scoring, cases, own=own, others=others, case_id=explain, force=force)
     if console.wants_reading(output, table_format):
         if explain is None:
             console.print_table(_ranked(rows), _RANKED)
@@ -213,44 +207,69 @@ def score(
         write_manifest(
             output,
             command="score",
-            options={**asdict(options), "reference": reference, "metrics": metrics, "explain": explain},
-            inputs=[path for path in (features[0], reference, metrics) if path is not None],
+            options={**asdict(options), "reference": reference, "metrics": metrics, "explain": explain, "plot": plot},
+            inputs=[path for path in (features[0], reference, metrics, *(beside or [])) if path is not None],
             counts={"cases": len(cases), "rows": len(explanation or rows)},
             model_sha256=header.weights_sha256,
         )
 
 
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
+def _check_features(features: list[Path]) -> None:
+    if len(features) > 1:
+        raise UsageError(
+            f"F.h5: expected one file, got {len(features)}; join them first: auvtool merge F1.h5 F2.h5 -o F.h5"
+        )
+    if features[0] == STANDARD_STREAM:
+        raise UsageError("F.h5: expected a file, got '-'; HDF5 cannot be piped")
 
 
 def _check_companions(
     quantifier: QuantifierName,
     metrics: Path | None,
     reference: Path | None,
-    plot: Path | None,
-    beside: list[Path] | None,
     *,
-    residualise: str,
+    residualised: bool,
+    explain: str | None,
 ) -> None:
-    """Refuse files that the other options leave without a use, or that they lack."""
+    """Refuse tables that the other options leave without a use, or that they lack."""
     if (metrics is not None) != (quantifier == "predicted-dice"):
         found = "none" if metrics is None else f"it beside {quantifier}"
         raise UsageError(
             f"--metrics: expected it with --quantifier predicted-dice only, got {found}; give both or none"
         )
-    if reference is not None and QUANTIFIERS[quantifier].of_data_set:
+    if reference is None:
+        return
+    if QUANTIFIERS[quantifier].of_data_set:
         raise UsageError(
             f"--reference: expected a quantifier that two data sets share, got {quantifier}; its values depend on the "
             "other cases of the file: merge the features and score them together"
         )
-    if reference is not None and residualise:
+    if residualised:
         raise UsageError(
             "--reference: expected no --residualise beside it, got one; the fit belongs to the data set: merge the "
             "features and score them together"
         )
+    if explain is not None:
+        raise UsageError(
+            "--reference: expected no --explain beside it, got one; medians and places are those of one file: merge "
+            "the features and explain the case there"
+        )
+
+
+def _check_pictures(output: Path, plot: Path | None, beside: list[Path], *, force: bool) -> None:
+    """Refuse a plot that would replace the table, or in which one scoring would hide another."""
     if beside and plot is None:
         raise UsageError("--beside: expected --plot beside it, got none; name the file to draw")
+    if plot is not None:
+        check_plot_option(plot, output, force=force)
+    names = [path.stem for path in beside] + ([] if output == STANDARD_STREAM else [output.stem])
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"--beside: expected files of different names, got {twice} twice; they label the plot")
+
+
+def _own_name(output: Path, quantifier: QuantifierName) -> str:
+    return quantifier if output == STANDARD_STREAM or is_stream(output) else output.stem
 
 
 def _whole_case_auv(path: Path) -> list[float]:
@@ -265,16 +284,21 @@ def _say_what_was_seen(scoring: "Scoring") -> None:
     from auvtool.scoring import size_correlations
 
     *classes, whole = scoring.columns
-    names = ", ".join(column.class_name for column in classes)
+    n_cases, options = len(scoring.case_ids), scoring.options
     counts = {
         status: sum(column.status.count(status) for column in classes) for status in ("absent", "flat", "undefined")
     }
-    said = ", ".join(f"{n} {status}" for status, n in counts.items() if n or status != "undefined")
-    console.info(f"score: {len(scoring.case_ids)} cases, {len(classes)} classes ({names}); {said}")
-    console.info(f"score: {scoring.options.quantifier}: {scoring.method}")
+    # What has no value of a class says nothing of classes.
+    said = ", ".join(f"{n} {status}" for status, n in counts.items() if n or status == "absent")
+    console.info(
+        f"score: {n_cases} case{'s' * (n_cases != 1)}, {len(classes)} class{'es' * (len(classes) != 1)} "
+        f"({console.some([column.class_name for column in classes], 10)})"
+        + (f"; {said}" if options.facts.of_classes else "")
+    )
+    console.info(f"score: {options.quantifier}: {scoring.method}")
     unplaced = [case_id for case_id, auv in zip(scoring.case_ids, whole.auv, strict=True) if math.isnan(auv)]
     if unplaced:
-        console.warn(f"{len(unplaced)} cases have no AUV ({', '.join(unplaced[:5])}{', ...' if unplaced[5:] else ''})")
+        console.warn(f"{len(unplaced)} of {n_cases} cases have no AUV ({console.some(unplaced)})")
     found = size_correlations(whole)
     (by_volume, volume_given), (by_depth, depth_given) = found["volume"], found["depth"]
     console.info(
@@ -296,7 +320,7 @@ def _explanation(scoring: "Scoring", cases: "Sequence[CaseFeatures]", case_id: s
     if whole["auv"] is None:
         console.info(f"score: {case_id}: no AUV ({whole['status']})")
     else:
-        by = "" if driver is None else f"; {driver} pushes it there the most"
+        by = "" if driver is None else f"; {driver[0]} pushes it the most, towards {driver[1]}"
         console.info(
             f"score: {case_id}: AUV {whole['auv']:.3f}, place {whole['rank']} of {whole['n_ranked']} "
             f"(1 is the most uncertain){by}"
@@ -308,38 +332,37 @@ def _draw(
     path: Path,
     scoring: "Scoring",
     cases: "Sequence[CaseFeatures]",
-    auv: dict[str, list[float]],
     *,
+    own: str,
+    others: dict[str, list[float]],
     case_id: str | None,
     force: bool,
 ) -> None:
     """Energy curves where the quantifier has spectra, and the AUV of each scoring; the scoring at hand comes last."""
     import numpy as np
 
-    from auvtool.plots import AuvDistributions, EnergyCurves, plot_distributions, plot_scores
+    from auvtool.plots import AuvDistributions, EnergyCurves, plot_scores
     from auvtool.quantification import map_spectra_of
 
-    options = scoring.options
-    distributions = {name: np.array(values) for name, values in auv.items()}
-    title = f"{options.quantifier}: {options.measured()}"
-    if not options.facts.spectral:
-        plot_distributions(path, distributions, title=title, force=force)
-        return
-    spectra = {
-        column.class_name: [map_spectra_of(case, channel, options)[0] for case in cases]
-        for column, channel in zip(scoring.columns, scoring.quantified.channels, strict=False)
-    }
+    options, auv = scoring.options, scoring.whole_cases.auv
+    distributions = {**{name: np.array(values) for name, values in others.items()}, own: auv}
+    title = options.quantifier + (f", mechanism {options.mechanism}" if options.mechanism else "")
     index = None if case_id is None else scoring.case_ids.index(case_id)
-    curves = EnergyCurves(
-        spectra,
-        options.energy if options.quantifier == "auv" else "linear",
-        options.eps_rule,
-        {} if index is None else {name: of_cases[index] for name, of_cases in spectra.items()},
-        case_id or "",
-    )
-    own = next(reversed(auv))
-    highlighted = {} if index is None else {own: auv[own][index]}
-    shown = AuvDistributions(distributions, {}, highlighted, case_id or "")
+    curves = None
+    if options.facts.spectral:
+        spectra = {
+            column.class_name: [map_spectra_of(case, channel, options)[0] for case in cases]
+            for column, channel in zip(scoring.columns, scoring.quantified.channels, strict=False)
+        }
+        curves = EnergyCurves(
+            spectra,
+            options.energy if options.quantifier == "auv" else "linear",
+            options.eps_rule,
+            {} if index is None else {name: of_cases[index] for name, of_cases in spectra.items()},
+            case_id or "",
+        )
+    highlighted = {} if index is None else {own: float(auv[index])}
+    shown = AuvDistributions(distributions, highlighted=highlighted, highlighted_case=case_id or "")
     plot_scores(path, curves, shown, title=title, force=force)
 
 

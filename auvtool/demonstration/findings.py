@@ -5,9 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from auvtool.schema import Cell, Row
-
-ALL_CLASSES = "all"
+from auvtool.schema import ALL_CLASSES, Cell, Row
 
 
 @dataclass(frozen=True)

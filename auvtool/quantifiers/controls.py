@@ -10,7 +10,12 @@ def effective_rank(spectrum: Float[np.ndarray, " rank"]) -> float:
 
     Returns:
         Between 1 (rank one) and the number of singular values (all equal); nan where all are zero or there are none.
+
+    Raises:
+        ValueError: a singular value is negative or not finite.
     """
+    if not np.isfinite(spectrum).all() or (spectrum < 0).any():
+        raise ValueError("expected finite singular values >= 0, got others")
     total = spectrum.sum()
     return float(np.exp(entr(spectrum / total).sum())) if total > 0 else float("nan")
 
