@@ -59,6 +59,11 @@ def test_every_column_of_a_table_is_in_the_readme(table):
         assert f"`{name}`" in row
 
 
+def test_the_session_shows_the_columns_of_today():
+    headers = [line for line in README.splitlines() if line.startswith("case,class_id,")]
+    assert headers == [",".join(schema.SCORES.column_names())]
+
+
 def test_every_quantifier_is_in_the_readme():
     from auvtool.quantifiers import QUANTIFIERS
 

@@ -3,6 +3,8 @@
 The files are made bad here and the commands run as a user runs them, in processes of their own.
 """
 
+import csv
+import io
 import json
 import os
 import shutil
@@ -108,9 +110,9 @@ def test_an_empty_label_is_no_error_but_absent(tmp_path):
     assert done.returncode == ExitCode.DONE, done.stderr
     scored = auvtool("score", tmp_path / "F.h5")
     assert scored.returncode == ExitCode.DONE, scored.stderr
-    rows = [line.split(",") for line in scored.stdout.splitlines() if line.startswith(f"{BAD},")]
-    assert {row[3] for row in rows} == {"absent"}
-    assert {row[4] for row in rows} == {""}  # no scale: absence never becomes a number
+    rows = [row for row in csv.DictReader(io.StringIO(scored.stdout)) if row["case"] == BAD]
+    assert {row["status"] for row in rows} == {"absent"}
+    assert {row["value"] for row in rows} == {""}  # no scale: absence never becomes a number
     kept = auvtool("filter", "--quantile", "0.9", "--ids", _write(tmp_path / "S.csv", scored.stdout))
     assert BAD in kept.stdout.split()
 
