@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from auvtool.spectrum import UNFOLDINGS, Centering, Unfolding
+from auvtool.spectrum import CENTERINGS, UNFOLDINGS, Centering, Unfolding
 
 Axis: TypeAlias = Literal["d", "h", "w"]
 MapShape: TypeAlias = tuple[int, int, int, int]  # map, d, h, w
@@ -65,18 +65,23 @@ def batch_spectra(
     if n_maps * n_values == 0:
         raise ValueError(f"a map of shape {tuple(shape)} has no singular values")
     device = torch.device(device)
-    groups: list[Spectra] = []
+    # Made before the loop: small arrays left between its large ones would keep the allocator from reusing these.
+    found = {
+        (unfolding, centering): np.empty((n_maps, min(rows, n_values // rows)))
+        for unfolding, rows in zip(UNFOLDINGS, shape, strict=True)
+        if unfolding in unfoldings
+        for centering in CENTERINGS
+    }
     for indices in _ranges(n_maps, max(1, _chunk_values(device) // n_values)):
         group = _tensor(maps[indices]).to(device)
-        groups.append({})
         for axis, unfolding in enumerate(UNFOLDINGS, start=1):
             if unfolding not in unfoldings:
                 continue
             tall = group.shape[axis] ** 2 > n_values
             spectra_of = _tall_spectra if tall else _wide_spectra
             for centering, values in spectra_of(group, axis, first_map=indices.start).items():
-                groups[-1][unfolding, centering] = values
-    return {key: np.concatenate([group[key] for group in groups]) for key in groups[0]}
+                found[unfolding, centering][indices] = values
+    return found
 
 
 def swept_spectra(
