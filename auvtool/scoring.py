@@ -127,23 +127,28 @@ def _class_column(
 
 
 def _case_column(cases: Sequence[CaseFeatures], quantified: Quantified, columns: Sequence[ScoreColumn]) -> ScoreColumn:
-    """Whole cases: ok if any class is; the most slices of a class; the volumes of all classes together."""
+    """Whole cases: the best status of a class; the most slices of a class; the volumes of all classes together."""
     statuses = tuple(
-        next((word for word in ("ok", "flat", "undefined") if word in of_case), "absent")
-        for of_case in zip(*quantified.status, strict=True)
+        _case_status(of_case, has_value=bool(has_value))
+        for of_case, has_value in zip(zip(*quantified.status, strict=True), ~np.isnan(quantified.of_cases), strict=True)
     )
-    own_value = ~np.isnan(quantified.of_cases)
     n_slices = tuple(max(counts) for counts in zip(*(column.n_slices for column in columns), strict=True))
     volume_ml = tuple(case_volumes_ml(cases, quantified.channels).tolist())
     return ScoreColumn(
         None,
         ALL_CLASSES,
-        tuple("ok" if has and word == "undefined" else word for word, has in zip(statuses, own_value, strict=True)),
+        statuses,
         quantified.of_cases,
         _covariates(cases, volume_ml, n_slices),
         n_slices,
         volume_ml,
     )
+
+
+def _case_status(of_classes: Sequence[str], *, has_value: bool) -> str:
+    if "ok" in of_classes or "undefined" in of_classes:
+        return "ok" if has_value else "undefined"
+    return "flat" if "flat" in of_classes else "absent"
 
 
 def _covariates(
