@@ -42,7 +42,9 @@ def correlate(
     classes: Annotated[
         str | None,
         typer.Option(
-            "--classes", metavar="A,B", help="Names of the classes to use; all by default. Whole cases stay as scored."
+            "--classes",
+            metavar="A,B",
+            help="Names or ids of the classes to use; all by default. Whole cases stay as scored.",
         ),
     ] = None,
     resamples: Annotated[
@@ -58,7 +60,8 @@ def correlate(
     slices: where the partial correlation is much smaller, size explains the plain one. Every score is turned so that
     high = certain, so a useful one is positive. Over classes a point is the mean of a class, as in the paper's Table 4;
     over cases it is a whole case, then each class over the cases that have it. Several score tables stand under one
-    another. What is not defined (fewer than 3 points, all equal) is an empty cell.
+    another. Scores made with --residualise or --two-sided count by their AUV, over cases only. What is not defined
+    (fewer than 3 points, all equal) is an empty cell.
 
     \b
       auvtool correlate S.csv M.csv -o T.csv
