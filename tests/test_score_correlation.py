@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from auvtool.correlation_tables import common, metrics_table, read_tables, score_tables
 from auvtool.errors import InputError, UsageError
 from auvtool.quantifiers import QUANTIFIERS
 from auvtool.schema import CORRELATIONS, METRICS, SCORES
-from auvtool.score_correlation import common, correlation_rows, metrics_table, read_tables, score_tables
+from auvtool.score_correlation import correlation_rows
 from auvtool.tables import write_table
 
 CLASSES = {1: "liver", 2: "spleen", 3: "tumour"}

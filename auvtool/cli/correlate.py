@@ -14,7 +14,7 @@ from auvtool.schema import CORRELATIONS, Cell, Row
 from auvtool.tables import STANDARD_STREAM, check_output, write_table
 
 if TYPE_CHECKING:
-    from auvtool.score_correlation import MetricsTable, ScoreTable
+    from auvtool.correlation_tables import MetricsTable, ScoreTable
 
 _FEW_POINTS = 10
 _MANY_ROWS = 5
@@ -70,7 +70,8 @@ def correlate(
     """
     check_output(output, requested=table_format, force=force)
 
-    from auvtool.score_correlation import LEVELS, correlation_rows, read_tables
+    from auvtool.correlation_tables import read_tables
+    from auvtool.score_correlation import LEVELS, correlation_rows
 
     scores, metrics = read_tables(files, metric=metric)
     wanted = names_of(classes, "--classes")
@@ -102,7 +103,7 @@ def correlate(
 
 
 def _say_what_is_common(scores: Sequence["ScoreTable"], metrics: "MetricsTable") -> None:
-    from auvtool.score_correlation import common
+    from auvtool.correlation_tables import common
 
     groups: dict[str, list[str]] = {}
     shared = [common(table, metrics) for table in scores]
