@@ -239,7 +239,10 @@ def _class_table(scores: Sequence[Row], cases: Sequence[str], classes: Sequence[
         raise UsageError(
             f"--classes: expected classes among {', '.join(known.values())}, got {', '.join(unknown)}; correct them"
         )
-    chosen = [key for key, name in known.items() if not classes or key in classes or name in classes]
+    names = set(known.values())  # an id is tried where no class has that name
+    chosen = [
+        key for key, name in known.items() if not classes or name in classes or (key in classes and key not in names)
+    ]
     table = np.full((len(cases), len(chosen)), np.nan)
     row_of = {case_id: index for index, case_id in enumerate(cases)}
     column_of = {key: index for index, key in enumerate(chosen)}

@@ -110,6 +110,12 @@ def test_a_class_named_all_is_not_taken_for_whole_cases():
     assert (named_all.n_kept, whole.n_kept) == (2, 3)
 
 
+def test_a_class_is_found_by_name_before_id():
+    renamed = [row | ({"class_name": "1"} if row["class_id"] == 2 else {}) for row in scores(TABLE)]
+    by_small = decisions(judge(scores(TABLE), 0.6, per_class="union", classes=["small"]))
+    assert decisions(judge(renamed, 0.6, per_class="union", classes=["1"])) == by_small
+
+
 def test_what_is_dropped_by_size_tertile():
     volumes = {f"{number}": float(number + 1) for number in range(9)}
     table = dict.fromkeys(volumes, (0.5, 0.5, None))
