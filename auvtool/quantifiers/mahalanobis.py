@@ -25,8 +25,8 @@ def mahalanobis_distance(
         relative: subtract the distance that knows no classes.
 
     Returns:
-        Dimensionless, at least 0 unless `relative`; nan where the class is absent, or where fewer than two other cases
-        have it or fewer than three other vectors are left.
+        Dimensionless, at least 0 unless `relative`; nan where the class is absent, where fewer than two other cases
+        have it or fewer than three other vectors are left, or where these do not vary.
     """
     from sklearn.covariance import ledoit_wolf
 
