@@ -24,9 +24,9 @@ OneSpectra: TypeAlias = dict[tuple[Unfolding, Centering], Float[np.ndarray, " ra
 Spectra: TypeAlias = dict[tuple[Unfolding, Centering], Float[np.ndarray, "map rank"]]
 
 _AXES: tuple[Axis, ...] = get_args(Axis)
-# Values turned to float64 at once. On a CPU the 1 MiB stays in the L2 cache between conversion and product; a GPU
+# Values turned to float64 at once. On a CPU the 768 KiB stay in the L2 cache between conversion and product; a GPU
 # wants few and large products (512 MiB).
-_CPU_CHUNK_VALUES, _GPU_CHUNK_VALUES = 1 << 17, 1 << 26
+_CPU_CHUNK_VALUES, _GPU_CHUNK_VALUES = 3 << 15, 1 << 26
 # Rows of a Gram matrix computed at once on a CPU, so that most of what is above its diagonal is left out.
 _CPU_BLOCK_ROWS = 48
 _ORIGIN_COLUMNS = 256  # values of a row whose mean its sums are taken about
@@ -52,6 +52,7 @@ def map_spectra(volume: OneMap, *, device: torch.device | str = "cpu") -> OneSpe
     return {key: values[0] for key, values in batch_spectra(volume[None], device=device).items()}
 
 
+@torch.inference_mode()
 def batch_spectra(
     maps: Maps, *, unfoldings: Collection[Unfolding] = UNFOLDINGS, device: torch.device | str = "cpu"
 ) -> Spectra:
@@ -143,6 +144,7 @@ class SweptMaps:
             if name in unfoldings
         }
 
+    @torch.inference_mode()
     def add(self, slab: Maps, *, start: int) -> None:
         """Add the slab that begins at index `start` of the sweep axis.
 
@@ -163,6 +165,7 @@ class SweptMaps:
             matrices.add(_tensor(slab))
         self._n_seen = end
 
+    @torch.inference_mode()
     def spectra(self) -> Spectra:
         """The singular values of every map, as of `batch_spectra`, once all slabs are there.
 
@@ -206,14 +209,16 @@ class _RowSums:
         thickness = max(1, chunk_values * slab.shape[split_axis] // values_per_map)
         buffer = torch.empty(0, dtype=torch.float64, device=self._grams.device)
         for maps in _ranges(len(slab), max(1, chunk_values // values_per_map)):
+            group, origin, sums = slab[maps], self._origin[maps], self._sums[maps]
+            triangle = [(rows, self._grams[maps, rows, : rows.stop]) for rows in _ranges(n_rows, block_rows)]
             for part in _ranges(slab.shape[split_axis], thickness):
-                columns = _unfold(slab[maps].narrow(split_axis, part.start, part.stop - part.start), self._axis, buffer)
+                columns = _unfold(group.narrow(split_axis, part.start, part.stop - part.start), self._axis, buffer)
                 if self._n_columns == 0 and part.start == 0:
-                    self._origin[maps] = columns[:, :, :_ORIGIN_COLUMNS].mean(dim=2, keepdim=True)
-                columns -= self._origin[maps]
-                self._sums[maps] += columns.sum(dim=2, keepdim=True)
-                for rows in _ranges(n_rows, block_rows):
-                    self._grams[maps, rows, : rows.stop].baddbmm_(columns[:, rows], columns[:, : rows.stop].mT)
+                    origin.copy_(columns[:, :, :_ORIGIN_COLUMNS].mean(dim=2, keepdim=True))
+                columns -= origin
+                sums += columns.sum(dim=2, keepdim=True)
+                for rows, block in triangle:
+                    block.baddbmm_(columns[:, rows], columns[:, : rows.stop].mT)
         self._n_columns += values_per_map // n_rows
         # Seen at once rather than at the end: hours of prediction may follow.
         _require_finite(self._grams.diagonal(dim1=1, dim2=2), first_map=self._first_map)
