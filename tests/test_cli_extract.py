@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from auvtool import console
 from auvtool.cli.app import app
 from auvtool.errors import CasesFailed, InputError, UsageError
+from auvtool.extractors import EXTRACTORS
 from auvtool.feature_store import FeatureFile
 
 
@@ -43,6 +44,13 @@ def test_extract_writes_a_features_file_and_its_manifest(folder: Path) -> None:
     assert manifest["command"] == "extract"
     assert manifest["counts"] == {"cases": 2, "failed": 0, "resumed": 0}
     assert manifest["options"]["extractor"] == "identity"
+
+
+@pytest.mark.parametrize("name", EXTRACTORS)
+def test_every_extractor_can_be_named(folder: Path, name: str) -> None:
+    done = run("extract", folder, "-o", "F.h5", "--extractor", name, "--dry-run")
+    assert done.exit_code == 0, done.exception
+    assert f"through {name}," in done.stderr
 
 
 def test_without_prompts_the_input_is_raw_by_default(folder: Path) -> None:

@@ -162,6 +162,35 @@ def test_predicted_dice_needs_metrics(path, tmp_path):
         assert "--metrics: expected it with --quantifier predicted-dice" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--roi", "class-box"), "class-box"),
+        (("--of", "probabilities"), "probabilities"),
+        (("--unfolding", "mean"), "mean volume"),
+        (("--aggregate", "sum"), "volume sum"),
+        (("--preset", "official"), "official linear"),
+        (("--classes", "2"), "classes tumour"),
+        (("--mechanism", "b", "--classes", "liver"), "classes liver"),
+        (("--quantifier", "random", "--seed", "5"), "seed 5"),
+    ],
+)
+def test_an_option_moves_the_values_and_is_in_the_method(path, arguments, words):
+    rows, plain = rows_of(auvtool("score", path, *arguments)), rows_of(auvtool("score", path))
+    assert all(words in row["method"] for row in rows)
+    whole, plain_whole = ([row["value"] for row in table if not row["class_id"]] for table in (rows, plain))
+    assert whole != plain_whole
+
+
+def test_mechanism_of_all_classes_is_the_plain_score_of_its_features(path):
+    assert auvtool("score", path, "--mechanism", "a").stdout == auvtool("score", path).stdout
+
+
+def test_energies_of_the_mean_of_unfoldings_are_said_to_be_of_one(path):
+    said = auvtool("score", path, "--unfolding", "mean", "--explain", "case_1").stderr
+    assert "energies are shown of d_hw" in said
+
+
 def test_reference_places_cases_on_the_old_axis(path, tmp_path):
     old = tmp_path / "S.csv"
     assert auvtool("score", path, "-o", old, "-q").returncode == 0

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_gram import families, scale_errors, svd_oracle
+from map_families import families, scale_errors, svd_oracle
 
 from auvtool.gram import batch_spectra, map_spectra, swept_spectra
 from auvtool.scale import semantic_perception_scale
