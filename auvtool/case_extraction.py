@@ -1,20 +1,22 @@
 """One case through an extractor to its shard."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
 
+from auvtool.case_evidence import case_evidence
 from auvtool.dataset import Case, Dataset
 from auvtool.dataset_json import SemanticClass
 from auvtool.errors import AuvtoolError, InputError, OutputError, one_line
 from auvtool.extractors import DecodedChannel, Extractor, ModelInput, Prompt, extractor_facts, load_extractor
+from auvtool.faults import read_case_with_fault
 from auvtool.feature_store import FeatureHeader, group_name
 from auvtool.feature_writer import case_shard
 from auvtool.measurement import ChannelRegion, choose_slices, measure_case
 from auvtool.normalize import InputMode, normalize
-from auvtool.volume import read_case
 
 Store: TypeAlias = Literal["spectrum", "maps", "both"]
 
@@ -60,10 +62,14 @@ def shard_path(parts: Path, case_id: str) -> Path:
 
 
 def input_state(case: Case) -> str:
-    """Names, sizes and times of a case's files: a shard of files that have changed since is made again."""
-    files = (*case.images, *([case.label] if case.label else []))
+    """Names, sizes and times of a case's files, and its fault: a shard of what has changed since is made again."""
+    donor = case.fault.donor if case.fault else None
+    files = (*case.images, *(path for path in (case.label, donor) if path))
     states = [(path.name, path.stat()) for path in files if path.is_file()]
-    return "; ".join(f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states)
+    texts = [f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states]
+    if case.fault:
+        texts.append(f"fault {case.fault.kind} {case.fault.level} {case.fault.seed}")
+    return "; ".join(texts)
 
 
 def extract_case(case: Case, task: CaseTask, extractor: Extractor) -> tuple[str, ...]:
@@ -81,7 +87,7 @@ def extract_case(case: Case, task: CaseTask, extractor: Extractor) -> tuple[str,
     prompted = settings.prompt == "mask-box"
     inputs = input_state(case)
     needs_label = prompted or settings.input == "mask"
-    volume = read_case(case if needs_label else replace(case, label=None), dataset)
+    volume = read_case_with_fault(case if needs_label else replace(case, label=None), dataset)
     label = volume.label
     classes = dataset.classes if prompted else ()
     image = volume.image[settings.channel]
@@ -113,6 +119,15 @@ def extract_case(case: Case, task: CaseTask, extractor: Extractor) -> tuple[str,
             n_foreground=_foreground_size(image, label, classes),
             n_features=extractor_facts(settings.extractor).n_features,
             with_spectra=settings.store != "maps",
+            # Of the image as it is stored: what mask normalisation clips away is evidence too.
+            evidence=partial(
+                case_evidence,
+                image=volume.image[settings.channel],
+                label=label if prompted else None,
+                classes=classes,
+                spacing_mm=volume.geometry.spacing_mm,
+                n_channels=len(task.header.channels),
+            ),
             keep_map=keep_map,
             device=settings.device,
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from auvtool.errors import InputError, UsageError
-from auvtool.quantifiers import QUANTIFIERS, QuantifierName
+from auvtool.quantifiers import CALIBRATED, QUANTIFIERS
 from auvtool.schema import METRICS, SCORES, Row, TableSchema
 from auvtool.tables import STANDARD_STREAM, parse_table, read_content
 
@@ -32,7 +32,7 @@ class ScoreTable:
 
     Attributes:
         where: file that it was read from.
-        quantifier: a name of QUANTIFIERS.
+        quantifier: a name of QUANTIFIERS, or CALIBRATED.
         method: its options; equal texts compare.
         cases: all cases of the table, in its order, also those without a value.
         class_names: its classes, in its order; empty for a quantifier of whole cases.
@@ -43,7 +43,7 @@ class ScoreTable:
     """
 
     where: str
-    quantifier: QuantifierName
+    quantifier: str
     method: str
     cases: tuple[str, ...]
     class_names: tuple[str, ...]
@@ -116,14 +116,16 @@ def score_tables(rows: Sequence[Row], where: str) -> list[ScoreTable]:
         groups.setdefault((str(row["quantifier"]), str(row["method"])), []).append(row)
     tables = []
     for (name, method), group in groups.items():
-        if name not in QUANTIFIERS:
+        if name not in QUANTIFIERS and name != CALIBRATED:
             raise InputError(
                 where,
                 expected=f"a quantifier of {', '.join(QUANTIFIERS)}",
                 found=name,
                 cure="give scores that this version of score wrote",
             )
-        known = QUANTIFIERS[name]
+        quantifier = next((known for known in QUANTIFIERS if known == name), None)
+        # A probability of being dirty is, as deviation, high where uncertain and of whole cases.
+        known = QUANTIFIERS[quantifier or "deviation"]
         as_measured = str(group[0]["axis"]) in {"log", "linear"}
         column = "value" if as_measured else "auv"
         sign = 1.0 if as_measured and known.high == "certain" else -1.0

@@ -26,12 +26,33 @@ from auvtool.errors import InputError
 
 
 @dataclass(frozen=True)
+class Fault:
+    """A fault that is put into a case as it is read (auvtool.faults).
+
+    Attributes:
+        kind: its name in auvtool.corruption.kinds.
+        level: one of that kind's levels.
+        seed: of what is drawn at random for it.
+        donor: the label file of another case, for the kind that takes one.
+    """
+
+    kind: str
+    level: str
+    seed: int
+    donor: Path | None = None
+
+
+@dataclass(frozen=True)
 class Case:
-    """One scan with its label; a file for each channel, or one file that holds them all."""
+    """One scan with its label; a file for each channel, or one file that holds them all.
+
+    With `fault`, the files are clean, and what `auvtool.faults.read_case_with_fault` makes of them is not.
+    """
 
     case_id: str
     images: tuple[Path, ...]
     label: Path | None
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@
   spectra/channels_<centering>                                   (channel, feature) float64
   class_features        (channel, feature) float32
   voxel_statistics      (channel, statistic) float64, attribute columns (JSON)
-  agreement             (channel, 3) float64, attribute columns (JSON)
+  agreement             (channel, 7) float64, attribute columns (JSON)
+  evidence/             see case_evidence
   maps/<class id>       (d, h, w) float32 logits, attribute slices; only with --store maps or both
 ```
 
@@ -24,7 +25,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeAlias, get_args
@@ -35,6 +36,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from auvtool.arrays import Volume
+from auvtool.case_evidence import COLUMNS, OF_CHANNELS, CaseEvidence
 from auvtool.errors import InputError, one_line
 from auvtool.schema import FEATURES_NAME, FEATURES_VERSION
 from auvtool.spectrum import CENTERINGS, UNFOLDINGS, Centering, Unfolding
@@ -45,7 +47,7 @@ Roi: TypeAlias = Literal["volume", "class-box"]
 SpectrumKey: TypeAlias = tuple[Roi, MapKind, Unfolding, Centering]
 MAP_KINDS: tuple[MapKind, ...] = get_args(MapKind)
 ROIS: tuple[Roi, ...] = get_args(Roi)
-AGREEMENT_COLUMNS = ("dice", "iou", "predicted_iou")
+AGREEMENT_COLUMNS = ("dice", "iou", "predicted_iou", "loose_dice", "stability", "log_ratio", "loose_log_ratio")
 _COUNTS = ("n_slices", "n_voxels", "n_feature_voxels")
 
 
@@ -115,7 +117,10 @@ class CaseFeatures:
         channel_spectra: centering -> singular values of the (feature x voxel) matrix within the class region, per case.
         class_features: mean over the class region of the decoder's last features.
         voxel_statistics: statistics of the input image within the class region; nan where absent.
-        agreement: of the prompted mask with the label: Dice, IoU, and the IoU that the decoder predicts.
+        agreement: of the prompted mask with the label: Dice, IoU, and the IoU that the decoder predicts; Dice of the
+            mask under a looser box with the label, and with the mask under the box itself; log of the volume of either
+            mask to that of the label.
+        evidence: see case_evidence.
         log_residual_probability: see `ResidualProbability.mean_log`; nan without prompts.
         foreground_ml: volume of all classes together, each voxel once; without prompts of the whole volume.
         shape: (d, h, w) of the volume, spacing_mm in the same order.
@@ -134,7 +139,8 @@ class CaseFeatures:
     class_features: Float[np.ndarray, "channel feature"]
     voxel_statistics: Float[np.ndarray, "channel statistic"]
     statistic_names: tuple[str, ...]
-    agreement: Float[np.ndarray, "channel 3"]
+    agreement: Float[np.ndarray, "channel 7"]
+    evidence: CaseEvidence
     log_residual_probability: float
     foreground_ml: float
     shape: tuple[int, int, int]
@@ -302,6 +308,7 @@ class FeatureFile:
             voxel_statistics=statistics,
             statistic_names=tuple(str(name) for name in names),
             agreement=agreement,
+            evidence=self._read_evidence(group, n),
             log_residual_probability=float(group.attrs["log_residual_probability"]),
             foreground_ml=float(sizes["foreground_ml"]),
             shape=(d, h, w),
@@ -329,6 +336,18 @@ class FeatureFile:
                         spectra[roi, kind, unfolding, centering] = np.split(values, ends[:-1])
         channels = {c: self._array(group, f"channels_{c}", "f", 2, length=n_channels) for c in CENTERINGS}
         return spectra, channels
+
+    def _read_evidence(self, case: h5py.Group, n_channels: int) -> CaseEvidence:
+        group = self._group(case, "evidence")
+        arrays: dict[str, np.ndarray] = {}
+        for field_ in fields(CaseEvidence):
+            name = field_.name
+            of_channels = name in OF_CHANNELS
+            length = n_channels if of_channels else None
+            arrays[name] = self._array(group, name, "f", 2 if of_channels else 1, length=length)
+            if name in COLUMNS and json.loads(group[name].attrs["columns"]) != list(COLUMNS[name]):
+                raise ValueError(f"other columns of {name}")
+        return CaseEvidence(**arrays)
 
     def _case_group(self, case_id: str) -> h5py.Group:
         cases = self._group(self._file, "cases")

@@ -13,6 +13,7 @@ from jaxtyping import Int64
 
 from auvtool.arrays import Volume
 from auvtool.atomic import atomic_path, is_stream
+from auvtool.case_evidence import COLUMNS
 from auvtool.errors import InputError, UsageError
 from auvtool.feature_store import AGREEMENT_COLUMNS, CaseFeatures, FeatureFile, FeatureHeader, group_name
 from auvtool.schema import FEATURES_NAME, FEATURES_VERSION
@@ -55,6 +56,10 @@ class ShardWriter:
         statistics.attrs["columns"] = _text(json.dumps(list(features.statistic_names)))
         agreement = _write(group, "agreement", features.agreement.astype(np.float64))
         agreement.attrs["columns"] = _text(json.dumps(list(AGREEMENT_COLUMNS)))
+        for name, values in vars(features.evidence).items():
+            dataset = _write(group, f"evidence/{name}", values)
+            if name in COLUMNS:
+                dataset.attrs["columns"] = _text(json.dumps(list(COLUMNS[name])))
         group.attrs["shape"] = np.array(features.shape, dtype=np.int64)
         group.attrs["spacing_mm"] = np.array(features.spacing_mm, dtype=np.float64)
         group.attrs["log_residual_probability"] = np.float64(features.log_residual_probability)

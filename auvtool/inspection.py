@@ -12,7 +12,13 @@ from auvtool.errors import InputError
 from auvtool.feature_store import FeatureFile
 from auvtool.manifest import manifest_path
 from auvtool.schema import (
+    ANSWER_KEY,
     CORRELATIONS,
+    DETECTION,
+    DETECTION_PAIRED,
+    DETECTION_SUMMARY,
+    DOWNSTREAM,
+    DOWNSTREAM_SUMMARY,
     EXPLANATION,
     FAILURES,
     FEATURES_NAME,
@@ -34,7 +40,20 @@ _PACKAGES = (
 # A file is of the first schema whose required columns it has: the longest list stands first.
 _SCHEMAS = tuple(
     sorted(
-        (SCORES, EXPLANATION, METRICS, CORRELATIONS, KEEP_LIST, FAILURES),
+        (
+            SCORES,
+            EXPLANATION,
+            METRICS,
+            CORRELATIONS,
+            KEEP_LIST,
+            FAILURES,
+            ANSWER_KEY,
+            DETECTION,
+            DETECTION_PAIRED,
+            DETECTION_SUMMARY,
+            DOWNSTREAM,
+            DOWNSTREAM_SUMMARY,
+        ),
         key=lambda schema: -sum(column.required for column in schema.columns),
     )
 )
@@ -127,7 +146,7 @@ def _describe_table(path: Path) -> Description:
             return _describe_rows(rows, schema)
     raise InputError(
         path,
-        expected="a file that auvtool wrote (features, scores, keep list, metrics, correlations, failures)",
+        expected="a file that auvtool wrote (features, or one of the tables that the README lists)",
         found="another file",
         cure="name one of them",
     ) from first

@@ -103,7 +103,9 @@ def judge(
         keep = filter_cases(whole, quantile)
         limit = auv_threshold(whole, quantile)
         reasons = [
-            f"not judged: {row['status']}" if np.isnan(value) else f"AUV {value:.4g} above {limit:.4g}"
+            f"not judged: {row['status']}"
+            if np.isnan(value)
+            else f"AUV {value:.4g} above {limit:.4g}" + (f"; {row['reason']}" if row.get("reason") else "")
             for row, value in zip(cases.values(), whole, strict=True)
         ]
         shown = np.isnan(whole) | ~keep

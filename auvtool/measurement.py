@@ -8,9 +8,10 @@ from jaxtyping import Float, Integer
 from scipy.special import expit
 
 from auvtool.arrays import LabelMap, Volume
+from auvtool.case_evidence import CaseEvidence
 from auvtool.dataset_json import SemanticClass
 from auvtool.extractors import DecodedChannel
-from auvtool.feature_store import MAP_KINDS, ROIS, CaseFeatures, Roi, Status
+from auvtool.feature_store import AGREEMENT_COLUMNS, MAP_KINDS, ROIS, CaseFeatures, Roi, Status
 from auvtool.gram import map_spectra
 from auvtool.quantifiers.controls import mean_entropy
 from auvtool.quantifiers.eaoa import ResidualProbability
@@ -46,6 +47,7 @@ def measure_case(
     n_foreground: int,
     n_features: int,
     with_spectra: bool,
+    evidence: Callable[[Float[np.ndarray, " feature"]], CaseEvidence],
     keep_map: Callable[[int, DecodedChannel], None],
     device: str = "cpu",
 ) -> CaseFeatures:
@@ -60,6 +62,7 @@ def measure_case(
         n_foreground: voxels of any of the classes; without prompts of the volume.
         n_features: width of `class_features`.
         with_spectra: whether to compute singular values.
+        evidence: gives what else the case shows, from the encoder's features.
         keep_map: called with the class id and each channel that has a map.
         device: where singular values are computed.
 
@@ -79,7 +82,8 @@ def measure_case(
     n_slices, n_voxels, n_feature_voxels = (np.zeros(n, dtype=np.int64) for _ in range(3))
     class_features = np.full((n, n_features), np.nan, dtype=np.float32)
     statistics = np.full((n, len(STATISTIC_NAMES)), np.nan)
-    agreement = np.full((n, 3), np.nan)
+    agreement = np.full((n, len(AGREEMENT_COLUMNS)), np.nan)
+    image_features = np.empty(0)
     residual = ResidualProbability()
     for index, ((class_id, name), channel, region) in enumerate(zip(channels, decoded, regions, strict=True)):
         values = region.values()
@@ -96,7 +100,8 @@ def measure_case(
         statistics[index, -2:] = mean_entropy(inside), mean_trigamma(inside)
         class_features[index] = channel.features.mean()
         n_feature_voxels[index] = channel.features.n_voxels
-        agreement[index] = channel.agreement
+        agreement[index] = [getattr(channel.agreement, name) for name in AGREEMENT_COLUMNS]
+        image_features = channel.image_features
         if channel.region is not None:
             residual.add(channel.logits, channel.region, channel.slices)
         keep_map(class_id, channel)
@@ -123,6 +128,7 @@ def measure_case(
         voxel_statistics=statistics,
         statistic_names=STATISTIC_NAMES,
         agreement=agreement,
+        evidence=evidence(image_features),
         log_residual_probability=residual.mean_log(),
         foreground_ml=n_foreground * geometry.voxel_ml,
         shape=geometry.shape,

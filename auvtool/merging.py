@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from auvtool.case_evidence import CaseEvidence
 from auvtool.errors import InputError
 from auvtool.feature_store import CaseFeatures, FeatureFile, FeatureHeader
 from auvtool.feature_writer import assemble
@@ -117,8 +118,8 @@ def _require_equal(file: FeatureFile, other_path: Path, case_id: str) -> None:
 
 
 def _equal(one: object, other: object) -> bool:
-    if isinstance(one, CaseFeatures):
-        return all(_equal(getattr(one, field.name), getattr(other, field.name)) for field in fields(CaseFeatures))
+    if isinstance(one, (CaseFeatures, CaseEvidence)):
+        return all(_equal(getattr(one, field.name), getattr(other, field.name)) for field in fields(one))
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
     if isinstance(one, list) and isinstance(other, list):

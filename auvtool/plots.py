@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 # What each format writes beside the picture: nothing that changes from run to run.
-_METADATA: dict[str, dict[str, str | None]] = {".svg": {"Date": None}, ".png": {}, ".pdf": {"CreationDate": None}}
+METADATA: dict[str, dict[str, str | None]] = {".svg": {"Date": None}, ".png": {}, ".pdf": {"CreationDate": None}}
 
 N_COLUMNS = 4  # more would not be readable on a page
 N_CLASSES_DRAWN = 2 * N_COLUMNS
@@ -101,8 +101,8 @@ def plot_scores(
     check_plot(path, force=force)
     figure = score_figure(curves, distributions, title=title)
     ending = path.suffix.lower()
-    with atomic_path(path, force=force) as temporary, _fixed_style():
-        figure.savefig(temporary, format=ending[1:], metadata=_METADATA[ending])
+    with atomic_path(path, force=force) as temporary, fixed_style():
+        figure.savefig(temporary, format=ending[1:], metadata=METADATA[ending])
 
 
 def check_plot(path: Path, *, force: bool) -> None:
@@ -111,7 +111,7 @@ def check_plot(path: Path, *, force: bool) -> None:
     Raises:
         UsageError: its ending is not .svg, .png or .pdf, or see `refuse_existing`.
     """
-    if path.suffix.lower() not in _METADATA:
+    if path.suffix.lower() not in METADATA:
         found = f"'{path.suffix}'" if path.suffix else "none"
         raise UsageError(f"{path}: expected the ending .svg, .png or .pdf, got {found}; name the plot by its format")
     refuse_existing(path, force=force)
@@ -142,11 +142,11 @@ def score_figure(
     n_rows = min(len(distributions.distributions), N_DISTRIBUTIONS_DRAWN) if distributions else 0
     n_banks = math.ceil(n_classes / N_COLUMNS)
     heights = [0.8 + 4.7 * n_banks] * bool(n_classes) + [1.5 + (0.85 if n_rows <= 6 else 0.7) * n_rows] * bool(n_rows)
-    with _fixed_style():
+    with fixed_style():
         width = max(7.5, 0.6 + 2.6 * min(n_classes, N_COLUMNS))
         figure = Figure(figsize=(width, sum(heights) + 0.4 * bool(title)), layout="constrained")
         if title:
-            figure.suptitle(_printable(title, int(8 * width)), x=0.01, ha="left", fontsize=13, fontweight="bold")
+            figure.suptitle(printable(title, int(8 * width)), x=0.01, ha="left", fontsize=13, fontweight="bold")
         parts = iter(figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0])
         if curves and n_classes:
             _draw_energies(next(parts), curves, width=width)
@@ -155,7 +155,7 @@ def score_figure(
     return figure
 
 
-def _fixed_style() -> AbstractContextManager[None]:
+def fixed_style() -> AbstractContextManager[None]:
     """Draw by the settings above whatever the user's are, which stand again afterwards."""
     from matplotlib import style
 
@@ -217,7 +217,7 @@ def _draw_class(above: "Axes", below: "Axes", name: str, curves: EnergyCurves) -
     own = curves.highlighted.get(name, np.empty(0))
     own_shares = _shares(own, curves)
     if own_shares.size:
-        label = _with_scale(_printable(curves.highlighted_case or "this case", 20), "S", [own], curves)
+        label = _with_scale(printable(curves.highlighted_case or "this case", 20), "S", [own], curves)
         _draw_curve(above, own_shares, color=_ORANGE, label=label)
         _draw_curve(below, np.cumsum(own_shares), color=_ORANGE, label=label)
     if above.has_data():
@@ -271,7 +271,7 @@ def _draw_distributions(figure: "SubFigure", distributions: AuvDistributions, *,
         if not math.isnan(own := distributions.highlighted.get(name, math.nan)):
             outermost.append(own)
             axes.plot([own], [row], color=_ORANGE, marker="D", markersize=8, markeredgecolor="white", linestyle="")
-            text = f"{_printable(distributions.highlighted_case or 'this case', 20)}: {own:.2f}"
+            text = f"{printable(distributions.highlighted_case or 'this case', 20)}: {own:.2f}"
             axes.text(1.01, row + 0.2, text, transform=axes.get_yaxis_transform(), color=_ORANGE, va="center")
     margin = 0.02 * (max(outermost) - min(outermost))
     axes.set_xlim(min(outermost) - margin, max(outermost) + margin)
@@ -325,7 +325,7 @@ def _explain(
     figure: "SubFigure", explanation: str, *, kind: str, n_drawn: int, left_out: Sequence[str], width: float
 ) -> None:
     """Above the panels how to read them; below them what was not drawn, as many names as two lines hold."""
-    figure.suptitle(_wrapped(explanation, width), x=0.01, ha="left", fontsize=10)
+    figure.suptitle(wrapped(explanation, width), x=0.01, ha="left", fontsize=10)
     if not left_out:
         return
     note = f"{n_drawn} of {n_drawn + len(left_out)} {kind} are drawn. Not drawn: "
@@ -334,19 +334,20 @@ def _explain(
     while n_named < len(left_out) and len(", ".join(left_out[: n_named + 1])) <= room:
         n_named += 1
     more = f" and {len(left_out) - n_named} more" if n_named < len(left_out) else ""
-    figure.supxlabel(_wrapped(f"{note}{', '.join(left_out[:n_named])}{more}.", width), x=0.01, ha="left", fontsize=9)
+    figure.supxlabel(wrapped(f"{note}{', '.join(left_out[:n_named])}{more}.", width), x=0.01, ha="left", fontsize=9)
 
 
-def _wrapped(text: str, width: float) -> str:
-    return "\n".join(textwrap.wrap(_printable(text, len(text)), int(width * _LETTERS_PER_INCH)))
+def wrapped(text: str, width: float) -> str:
+    """Text in lines of at most `width` inches."""
+    return "\n".join(textwrap.wrap(printable(text, len(text)), int(width * _LETTERS_PER_INCH)))
 
 
 def _on_two_lines(name: str) -> str:
-    lines = textwrap.wrap(_printable(name, 52).replace("_", "_ "), 28)  # a name may break after its underscores
+    lines = textwrap.wrap(printable(name, 52).replace("_", "_ "), 28)  # a name may break after its underscores
     return "\n".join(line.replace("_ ", "_") for line in lines)
 
 
-def _printable(text: str, n_letters: int) -> str:
+def printable(text: str, n_letters: int) -> str:
     """A name on one line, cut in its middle to a length; a box for what the font lacks."""
     from matplotlib.font_manager import findfont, get_font
 

@@ -10,8 +10,10 @@ from jaxtyping import Float, Shaped
 
 from auvtool.arrays import Spectrum
 from auvtool.errors import InputError
+from auvtool.evidence import evidence_of
 from auvtool.feature_store import CaseFeatures, FeatureFile, FeatureHeader
 from auvtool.quantifiers.controls import effective_rank
+from auvtool.quantifiers.deviation import deviation
 from auvtool.quantifiers.mahalanobis import mahalanobis_distance
 from auvtool.quantifiers.semantic_scale import semantic_scale
 from auvtool.quantifiers.variance import feature_variance
@@ -256,6 +258,8 @@ def _case_values(
 ) -> Float[np.ndarray, " case"]:
     if options.quantifier == "eaoa":
         return np.array([case.log_residual_probability for case in cases])
+    if options.quantifier == "deviation":
+        return _deviation(cases)
     defined = ~np.isnan(values)
     filled = np.where(defined, values, 0.0)
     usable = defined.any(axis=0)
@@ -270,6 +274,19 @@ def _case_values(
     else:
         together = filled.sum(axis=0) / np.maximum(defined.sum(axis=0), 1)
     return np.asarray(np.where(usable, together, np.nan))
+
+
+def _deviation(cases: Sequence[CaseFeatures]) -> Float[np.ndarray, " case"]:
+    bare = next((case for case in cases if not case.spectra), None)
+    if bare is not None:
+        raise InputError(
+            f"case {bare.case_id}", expected="spectra", found="maps only", cure="extract with --store spectrum or both"
+        )
+    try:
+        evidence = evidence_of(cases)
+    except ValueError as error:
+        raise InputError("features", expected="spectra", found=f"'{error}'", cure="run extract again") from error
+    return deviation(evidence.z(), evidence.groups)
 
 
 def _refuse_strange(

@@ -56,8 +56,8 @@ def reference_dataset(folder: Path, source: Dataset, keep: KeepList, *, force: b
     beside = folder.absolute().parent == source.folder.absolute().parent
     entries = {
         case.case_id: {
-            "images": [_reference(path, folder, relative=beside) for path in case.images],
-            "label": None if case.label is None else _reference(case.label, folder, relative=beside),
+            "images": [reference_to(path, folder, relative=beside) for path in case.images],
+            "label": None if case.label is None else reference_to(case.label, folder, relative=beside),
         }
         for case in kept
     }
@@ -82,26 +82,35 @@ def write_reference_dataset(dataset: ReferenceDataset) -> None:
     write_text(dataset.folder / "dataset.json", dataset.text, force=True)
 
 
-def _check_folder(folder: Path, source: Dataset, *, force: bool) -> None:
+def check_dataset_name(folder: Path, *, option: str) -> None:
+    """Refuse a new data set that nnU-Net would not find, or would take for another.
+
+    Raises:
+        UsageError: `folder` is not named DatasetXXX_Name, the folder that it is to lie in does not exist, or another
+            data set there has its number.
+    """
     name = folder.absolute().name
     match = re.fullmatch(r"Dataset(\d{3})_.+", name)
     if not match:
-        raise UsageError(f"--new-dataset: expected a folder DatasetXXX_Name, XXX three digits, got {name}; rename it")
+        raise UsageError(f"{option}: expected a folder DatasetXXX_Name, XXX three digits, got {name}; rename it")
     parent = folder.absolute().parent
     if not parent.is_dir():
         raise UsageError(f"{folder}: expected an existing folder {parent}, got none; create it first (mkdir -p)")
+    taken = sorted(path.name for path in parent.glob(f"Dataset{match[1]}_*") if path.is_dir() and path.name != name)
+    if taken:
+        raise UsageError(f"{option}: expected a number not taken beside it, got {match[1]} of {taken[0]}; take another")
+
+
+def reference_to(path: Path, folder: Path, *, relative: bool) -> str:
+    """How dataset.json of the data set `folder` names a file."""
+    absolute = os.path.abspath(path)  # noqa: PTH100  # Path.resolve would follow links
+    return Path(os.path.relpath(absolute, folder.absolute())).as_posix() if relative else absolute
+
+
+def _check_folder(folder: Path, source: Dataset, *, force: bool) -> None:
+    check_dataset_name(folder, option="--new-dataset")
     if folder.exists():
-        others = {path.name for path in folder.iterdir()} - {"dataset.json"} if folder.is_dir() else {name}
+        others = {path.name for path in folder.iterdir()} - {"dataset.json"} if folder.is_dir() else {folder.name}
         if others or not force or folder.absolute() == source.folder.absolute():
             cure = "choose another name" if others else "add --force to replace its dataset.json"
             raise UsageError(f"{folder}: expected no data set yet, got an existing one; {cure}")
-    taken = sorted(path.name for path in parent.glob(f"Dataset{match[1]}_*") if path.name != name)
-    if taken:
-        raise UsageError(
-            f"--new-dataset: expected a number not taken beside it, got {match[1]} of {taken[0]}; take another"
-        )
-
-
-def _reference(path: Path, folder: Path, *, relative: bool) -> str:
-    absolute = os.path.abspath(path)  # noqa: PTH100  # Path.resolve would follow links
-    return Path(os.path.relpath(absolute, folder.absolute())).as_posix() if relative else absolute

@@ -9,7 +9,6 @@ import numpy as np
 from auvtool.correlation import bootstrap_intervals, partial_pearson, partial_spearman, pearson, spearman
 from auvtool.correlation_tables import Common, MetricName, MetricsTable, Point, ScoreTable, common
 from auvtool.errors import UsageError
-from auvtool.quantifiers import QUANTIFIERS
 from auvtool.schema import ALL_CLASSES, Row
 
 Level: TypeAlias = Literal["classes", "cases"]
@@ -104,7 +103,8 @@ def correlation_rows(
 
 
 def _has_class_level(table: ScoreTable) -> bool:
-    return table.classes_compare and QUANTIFIERS[table.quantifier].of_classes
+    # What has no value of a class has no names of classes.
+    return table.classes_compare and bool(table.class_names)
 
 
 def _class_pairs(

@@ -25,10 +25,10 @@ _MECHANISMS: dict[Mechanism, tuple[str, bool]] = {
 }
 # What they read is a class's: its logits, its label, or features of its region.
 _OF_CLASS_MAPS: frozenset[QuantifierName] = frozenset(
-    ("mahalanobis", "relative-mahalanobis", "fisher", "eaoa", "entropy", "predicted-dice", "agreement")
+    ("mahalanobis", "relative-mahalanobis", "fisher", "eaoa", "entropy", "predicted-dice", "agreement", "deviation")
 )
 # Their value of a whole case is not that of its classes together.
-_OWN_CASE_VALUE: tuple[QuantifierName, ...] = ("eaoa", "volume", "depth", "random")
+_OWN_CASE_VALUE: tuple[QuantifierName, ...] = ("eaoa", "deviation", "volume", "depth", "random")
 
 
 class ScaleChoices(TypedDict, total=False):

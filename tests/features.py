@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from auvtool.feature_store import ROIS, CaseFeatures, FeatureHeader
+from auvtool.case_evidence import COLUMNS, N_CELLS, CaseEvidence
+from auvtool.feature_store import AGREEMENT_COLUMNS, ROIS, CaseFeatures, FeatureHeader
 from auvtool.feature_writer import assemble, case_shard
 from auvtool.gram import map_spectra
 from auvtool.measurement import STATISTIC_NAMES
@@ -35,10 +36,12 @@ def case_features(case_id, maps, *, dice=None, classes=CLASSES):
                         spectra.setdefault((roi, of, unfolding, centering), []).append(values)
     status = tuple("absent" if m is None else "ok" if np.ptp(m) else "flat" for m in maps)
     n = len(maps)
-    generator = np.random.default_rng(sum(map(ord, case_id)))
+    generator = np.random.default_rng(list(case_id.encode()))
     present = np.array([[one is not None] for one in maps])
     n_voxels = np.array([0 if m is None else (m > 0).sum() for m in maps], dtype=np.int64)
-    agreement = np.full((n, 3), np.nan) if dice is None else np.array([[d, d / (2 - d), d] for d in dice], dtype=float)
+    agreement = np.full((n, len(AGREEMENT_COLUMNS)), np.nan)
+    if dice is not None:
+        agreement[:, :3] = [[d, d / (2 - d), d] for d in dice]
     return CaseFeatures(
         case_id=case_id,
         class_ids=tuple(class_id for class_id, _ in classes),
@@ -49,16 +52,33 @@ def case_features(case_id, maps, *, dice=None, classes=CLASSES):
         n_feature_voxels=n_voxels,
         volume_ml=n_voxels / 1000.0,
         spectra=spectra,
-        channel_spectra={c: np.sort(generator.random((n, 4)))[:, ::-1] for c in CENTERINGS},
+        channel_spectra={c: np.where(present, np.sort(generator.random((n, 4)))[:, ::-1], np.nan) for c in CENTERINGS},
         class_features=np.where(present, generator.normal(size=(n, 4)), np.nan).astype(np.float32),
         voxel_statistics=np.where(present, generator.random((n, len(STATISTIC_NAMES))), np.nan),
         statistic_names=STATISTIC_NAMES,
         agreement=agreement,
+        evidence=random_evidence(generator, present),
         log_residual_probability=-generator.random(),
         foreground_ml=float(n_voxels.sum()) / 1000.0,
         shape=(8, 8, 8),
         spacing_mm=(1.0, 1.0, 1.0),
         slice_axis="S",
+    )
+
+
+def random_evidence(generator, present, n_image_features=6):
+    """Random numbers in every place; nan where a class is absent (present: (class, 1) of bool)."""
+
+    def of_classes(n):
+        return np.where(present, generator.normal(size=(len(present), n)), np.nan)
+
+    return CaseEvidence(
+        label_shape=of_classes(len(COLUMNS["label_shape"])),
+        label_boundary=of_classes(len(COLUMNS["label_boundary"])),
+        label_thumbnail=of_classes(N_CELLS).astype(np.float32),
+        image_quality=generator.normal(size=len(COLUMNS["image_quality"])),
+        image_thumbnail=generator.normal(size=N_CELLS).astype(np.float32),
+        image_features=generator.normal(size=n_image_features).astype(np.float32),
     )
 
 

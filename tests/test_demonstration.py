@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from auvtool import command_chain
+from auvtool.command_chain import Step
+from auvtool.corruption.kinds import KINDS
 from auvtool.dataset import open_dataset
-from auvtool.demonstration import chain, commands, findings, phantom_data, session
-from auvtool.demonstration.chain import Step
+from auvtool.demonstration import commands, findings, phantom_data, session
 from auvtool.demonstration.commands import DemoPlan
 from auvtool.demonstration.phantom_data import DataPlan
 from auvtool.errors import UsageError
@@ -59,10 +61,12 @@ def test_a_fault_spoils_the_image_or_the_label_and_the_key_grades_it(written: Pa
         clean = phantom_data._draw(PLAN, position)
         (image, geometry), (label, _) = read_image(case.images), read_label(case.label)
         assert geometry.spacing_mm == pytest.approx(clean.spacing_mm)
-        kind = str(key[case.case_id]["kind"] or "")
-        assert np.array_equal(image[0], clean.image) == (not kind.startswith("image"))
+        kind = key[case.case_id]["kind"]
+        spoilt = None if kind is None else KINDS[str(kind)].of
+        assert np.array_equal(image[0], clean.image) == (spoilt != "image")
+        assert (key[case.case_id]["psnr"] is None) == (spoilt != "image")
         same_label = np.array_equal(label, clean.label)
-        assert same_label == (not kind or kind.startswith("image"))
+        assert same_label == (spoilt != "label")
         dice = key[case.case_id]["dice"]
         assert isinstance(dice, float)
         assert (dice == 1.0) == same_label
@@ -78,8 +82,8 @@ def test_too_few_cases_are_refused(tmp_path: Path) -> None:
 
 
 KEY: list[Row] = [
-    {"case": "a", "dirty": True, "kind": "label mirrored", "level": None, "dice": 0.1},
-    {"case": "b", "dirty": True, "kind": "image blur", "level": 3.0, "dice": 1.0},
+    {"case": "a", "dirty": True, "kind": "mirrored-label", "level": "high", "dice": 0.1},
+    {"case": "b", "dirty": True, "kind": "blur", "level": "high", "dice": 1.0},
     {"case": "c", "dirty": False, "kind": None, "level": None, "dice": 1.0},
     {"case": "d", "dirty": False, "kind": None, "level": None, "dice": 1.0},
 ]
@@ -117,12 +121,12 @@ def test_dirty_rows_show_each_quantifier_side_by_side() -> None:
     ]
     assert findings.dirty_rows(KEY, rankings) == [
         {
-            "case": "a", "fault": "label mirrored", "label Dice": 0.1,
+            "case": "a", "fault": "mirrored-label (high)", "label Dice": 0.1,
             "auv": 0.9, "auv rank": "1 of 4", "auv drops": "yes",
             "agreement": 0.1, "agreement rank": "3 of 3", "agreement drops": "no",
         },
         {
-            "case": "b", "fault": "image blur", "label Dice": 1.0,
+            "case": "b", "fault": "blur (high)", "label Dice": 1.0,
             "auv": 0.2, "auv rank": "4 of 4", "auv drops": "no",
             "agreement": 0.9, "agreement rank": "1 of 3", "agreement drops": "yes",
         },
@@ -196,21 +200,22 @@ def test_a_class_that_no_case_has_is_null_and_left_out_of_the_mean() -> None:
 def test_steps_run_print_their_command_and_are_skipped_when_done(tmp_path: Path) -> None:
     said: list[str] = []
     steps = [Step(name, ("--version",), tmp_path / name) for name in ("first", "second")]
-    chain.run_together(steps, logs=tmp_path, at_once=2, show=False, say=said.append)
+    command_chain.run_together(steps, logs=tmp_path, at_once=2, show=False, say=said.append)
     assert said[:2] == ["$ auvtool --version"] * 2
     assert (tmp_path / "first.log").read_text() == (tmp_path / "second.log").read_text()
     assert (tmp_path / "first.log").read_text().startswith("auvtool ")
     (tmp_path / "first").touch()
     (tmp_path / "second").touch()
     said.clear()
-    chain.run_together(steps, logs=tmp_path, at_once=2, show=False, say=said.append)
+    command_chain.run_together(steps, logs=tmp_path, at_once=2, show=False, say=said.append)
     assert said == ["  (done before) auvtool --version"] * 2
 
 
 def test_a_failed_command_gives_its_exit_code_and_its_log(tmp_path: Path) -> None:
     step = Step("bad", ("no-such-command", "a b"), tmp_path / "output")
-    with pytest.raises(chain.StepFailed, match=r"auvtool no-such-command 'a b': expected to finish.*bad\.log") as error:
-        chain.run_together([step], logs=tmp_path, at_once=1, show=False, say=lambda _: None)
+    message = r"auvtool no-such-command 'a b': expected to finish.*bad\.log"
+    with pytest.raises(command_chain.StepFailed, match=message) as error:
+        command_chain.run_together([step], logs=tmp_path, at_once=1, show=False, say=lambda _: None)
     assert error.value.exit_code == 2
     assert "no-such-command" in (tmp_path / "bad.log").read_text()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from features import random_evidence
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,7 +52,8 @@ def case_features(case_id: str, seed: int = 0) -> CaseFeatures:
         class_features=generator.random((3, 5)).astype(np.float32),
         voxel_statistics=generator.random((3, 2)),
         statistic_names=("mean", "std"),
-        agreement=np.array([[0.9, 0.8, 0.85], [np.nan] * 3, [0.0, 0.0, 0.1]]),
+        agreement=np.array([np.linspace(0.9, -0.3, 7), [np.nan] * 7, [0.0] * 7]),
+        evidence=random_evidence(generator, np.array([[True], [False], [True]])),
         log_residual_probability=-1.5,
         foreground_ml=0.045,
         shape=(6, 8, 9),
@@ -86,6 +88,9 @@ def assert_same(found: CaseFeatures, expected: CaseFeatures) -> None:
     for name in (*counts, "volume_ml", "class_features", "voxel_statistics", "agreement"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
         assert getattr(found, name).dtype == getattr(expected, name).dtype, name
+    for name, values in vars(expected.evidence).items():
+        np.testing.assert_array_equal(getattr(found.evidence, name), values, err_msg=name)
+        assert getattr(found.evidence, name).dtype == values.dtype, name
     assert found.spectra.keys() == expected.spectra.keys()
     for key, values in expected.spectra.items():
         assert len(found.spectra[key]) == len(values)
@@ -218,6 +223,10 @@ def _replace(name: str, value: object) -> Callable[[h5py.Group], None]:
     return change
 
 
+def _rename_columns(group: h5py.Group) -> None:
+    group["evidence/label_shape"].attrs["columns"] = '["area"]'
+
+
 def _external_storage(group: h5py.Group) -> None:
     del group["n_slices"]
     group.create_dataset("n_slices", (3,), "i8", external=[("/etc/hostname", 0, 24)])
@@ -249,6 +258,10 @@ def _virtual(group: h5py.Group) -> None:
         _replace("agreement", np.zeros((3, 0))),
         _replace("n_slices", np.array([4, -1, 2])),
         _replace("volume_ml", np.array([0.04, np.inf, 0.0])),
+        _replace("evidence", None),
+        _replace("evidence/image_features", np.zeros((2, 3), dtype=np.float32)),
+        _replace("evidence/label_boundary", np.zeros((2, 3))),
+        _rename_columns,
         _external_storage,
         _virtual,
     ],

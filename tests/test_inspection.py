@@ -28,7 +28,7 @@ def test_features(tmp_path):
     maps = random_maps(0)
     path = write_features(tmp_path / "F.h5", [case_features("a", maps), case_features("b", [maps[0], None])])
     found = describe_file(path)
-    assert found["what"] == "features (auvtool.features version 2)"
+    assert found["what"] == "features (auvtool.features version 3)"
     assert found["cases"] == "2 (0 with maps)"
     assert found["classes"] == "liver (1), tumour (2)"
     assert found["class maps"] == "1 absent, 3 ok"

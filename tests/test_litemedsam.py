@@ -4,6 +4,7 @@ import functools
 import pickle
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from auvtool.extraction import run_extraction
 from auvtool.extraction_plan import plan_extraction
 from auvtool.extractors import EXTRACTORS, ModelInput, load_extractor, weights
 from auvtool.extractors import litemedsam as module
-from auvtool.extractors.litemedsam import LiteMedSam, grid_boxes, grid_region, grid_shape, model_images
+from auvtool.extractors.litemedsam import LiteMedSam, grid_boxes, grid_region, grid_shape, loosened, model_images
 from auvtool.extractors.weights import find_weights, load_state, version_of
 from auvtool.feature_store import FeatureFile
 
@@ -79,13 +80,89 @@ def test_masks_agree_with_the_label(decoded) -> None:
     assert rod.slices.tolist() == [0, 1]
     assert ball.logits.shape == ball.region.shape == (3, 192, 256)
     for channel in (ball, rod):
-        dice, iou, predicted_iou = channel.agreement
-        assert dice > 0.75
-        assert iou == pytest.approx(dice / (2 - dice))
-        assert 0.5 < predicted_iou <= 1.1
+        found = channel.agreement
+        assert found.dice > 0.75
+        assert found.iou == pytest.approx(found.dice / (2 - found.dice))
+        assert 0.5 < found.predicted_iou <= 1.1
+        assert min(found.loose_dice, found.stability) > 0.7
+        assert max(abs(found.log_ratio), abs(found.loose_log_ratio)) < 0.5
         assert channel.features.n_voxels == channel.region.sum() > 0
     assert nowhere.logits is None
-    assert np.isnan(nowhere.agreement).all()
+    assert np.isnan(list(vars(nowhere.agreement).values())).all()
+
+
+def dice(one: np.ndarray, other: np.ndarray) -> float:
+    return 2 * (one & other).sum() / (one.sum() + other.sum())
+
+
+def test_the_agreement_under_a_looser_box_is_that_of_its_own_mask(extractor, decoded) -> None:
+    image, label = scene()
+    (ball, rod, _), _ = decoded
+    for channel, one, n in ((ball, 1, 3), (rod, 2, 2)):
+        mask = label[:n] == one
+        masks = []
+        for boxes in (grid_boxes(mask), loosened(grid_boxes(mask), 192, 256)):
+            logits, _, _ = extractor.decode_prompts(extractor.encode(image[:n]), torch.from_numpy(boxes))
+            resized = torch.nn.functional.interpolate(logits[:, None, :192], size=(48, 64), mode="bilinear")
+            masks.append((resized[:, 0] > 0).numpy())
+        tight, loose = masks
+        found = channel.agreement
+        assert found.dice == pytest.approx(dice(tight, mask), abs=0.005)
+        assert found.loose_dice == pytest.approx(dice(loose, mask), abs=0.005)
+        assert found.stability == pytest.approx(dice(loose, tight), abs=0.005)
+        assert found.log_ratio == pytest.approx(np.log(tight.sum() / mask.sum()), abs=0.01)
+        assert found.loose_log_ratio == pytest.approx(np.log(loose.sum() / mask.sum()), abs=0.01)
+
+
+def test_image_features_are_of_the_embeddings_where_the_image_is(extractor, decoded) -> None:
+    image, _ = scene()
+    (ball, rod, nowhere), _ = decoded
+    covered = extractor.encode(image)[:, :, :48].double().numpy()  # 48 x 64 covers 48 of the 64 rows
+    expected = np.concatenate([covered.mean(axis=(0, 2, 3)), covered.std(axis=(0, 2, 3))])
+    np.testing.assert_allclose(ball.image_features, expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(rod.image_features, ball.image_features)
+    assert nowhere.image_features.size == 0
+
+
+def test_a_slice_that_was_encoded_is_not_encoded_again(extractor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extractor, "_encoded", {})
+    n_encoded = []
+    hook = extractor.network.image_encoder.register_forward_hook(lambda m, args, out: n_encoded.append(len(args[0])))
+    slices = np.random.default_rng(1).normal(size=(3, 16, 16)).astype(np.float32)
+    first = extractor.encode(slices)
+    first_again, third, other = extractor.encode(np.stack([slices[0], slices[2], slices[0] + 1]))
+    hook.remove()
+    assert sum(n_encoded) == 4
+    assert torch.equal(first_again, first[0])
+    assert torch.equal(third, first[2])
+    assert not torch.equal(other, first[0])
+
+
+def corner(images: torch.Tensor) -> torch.Tensor:
+    return images[:, :1, :64, :64].expand(-1, 256, -1, -1)
+
+
+@pytest.mark.parametrize("n_remembered", [2, 32])
+def test_the_last_embeddings_are_kept_and_no_more(extractor, monkeypatch, n_remembered: int) -> None:
+    assert module._REMEMBERED == 32
+    monkeypatch.setattr(module, "_REMEMBERED", n_remembered)
+    monkeypatch.setattr(extractor, "_encoded", {})
+    monkeypatch.setattr(extractor, "network", SimpleNamespace(image_encoder=corner))
+    slices = np.random.default_rng(2).normal(size=(40, 16, 16)).astype(np.float32)
+    embeddings = extractor.encode(slices)
+    assert len(extractor._encoded) == n_remembered
+    for row in (39, 0, 39):
+        assert torch.equal(extractor.encode(slices[row : row + 1])[0], embeddings[row])
+    assert len(extractor._encoded) == n_remembered
+
+
+def test_loosened_boxes_by_hand() -> None:
+    boxes = np.array([[20, 40, 40, 100], [1, 100, 41, 118], [90, 50, 90, 50]], dtype=np.float32)
+    # A tenth of each side, within 100 columns and 120 rows; a point has a side of one.
+    expected = [[18, 34, 42, 106], [0, 98.2, 45, 119], [89.9, 49.9, 90.1, 50.1]]
+    found = loosened(boxes, 120, 100)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert found.dtype == np.float32
 
 
 def test_batched_decoding_equals_the_packages_forward(decoded, reference_network) -> None:
@@ -246,7 +323,7 @@ def test_the_untrained_control_is_the_same_network_with_other_weights_always_the
     trained = next(extractor.decode(case))
     assert first.logits.shape == trained.logits.shape
     assert first.logits.std() > 0
-    assert first.agreement[0] < trained.agreement[0] - 0.2
+    assert first.agreement.dice < trained.agreement.dice - 0.2
     with pytest.raises(UsageError, match="--extractor litemedsam"):
         load_extractor("litemedsam-random", weights=Path("w.pth"), device="cpu")
 

@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import oracles
 import pytest
+from features import random_evidence
 from hypothesis import given
 from hypothesis import strategies as st
 
 from auvtool.dataset_json import SemanticClass
-from auvtool.extractors import DecodedChannel, absent_channel
+from auvtool.extractors import Agreement, DecodedChannel, absent_channel
 from auvtool.gram import map_spectra
 from auvtool.measurement import (
     STATISTIC_NAMES,
@@ -24,6 +25,8 @@ from auvtool.volume import Geometry
 
 AFFINE = tuple(tuple(row) for row in np.diag([2.0, 1.0, 0.5, 1.0]).tolist())
 GEOMETRY = Geometry((4, 6, 8), (2.0, 1.0, 0.5), "S", AFFINE, AFFINE, (4, 6, 8))
+AGREEMENT = Agreement(0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+EVIDENCE = random_evidence(np.random.default_rng(0), np.array([[True], [False]]))
 ONE, TWO = SemanticClass(1, "one", (1,)), SemanticClass(2, "two", (2,))
 
 
@@ -37,6 +40,7 @@ def measured(decoded: list[DecodedChannel], label: np.ndarray, image: np.ndarray
         GEOMETRY,
         **{"n_foreground": 10}
         | {"n_features": 3, "with_spectra": True, "keep_map": lambda class_id, channel: None}
+        | {"evidence": lambda image_features: replace(EVIDENCE, image_features=image_features)}
         | options,
     )
 
@@ -48,7 +52,7 @@ def a_channel(seed: int = 0, *, logits: np.ndarray | None = None) -> DecodedChan
     features.add(generator.normal(size=(3, 20)))
     region = np.zeros(logits.shape, dtype=bool)
     region[0, 1, 2], region[1, 3, 5] = True, True
-    return DecodedChannel(logits, np.array([1, 3]), region, features, (0.9, 0.8, 0.7))
+    return DecodedChannel(logits, np.array([1, 3]), region, features, AGREEMENT, np.array([seed, 5.0]))
 
 
 def test_a_present_and_an_absent_class() -> None:
@@ -63,8 +67,10 @@ def test_a_present_and_an_absent_class() -> None:
     assert features.n_slices.tolist() == [2, 0]
     assert features.n_voxels.tolist() == [6, 0]
     np.testing.assert_allclose(features.volume_ml, [6 * 1.0 / 1000, 0])
-    np.testing.assert_array_equal(features.agreement[0], [0.9, 0.8, 0.7])
+    np.testing.assert_array_equal(features.agreement[0], [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3])
     assert np.isnan(features.agreement[1]).all()
+    assert features.evidence.image_features.tolist() == [0.0, 5.0]  # of a class that is there
+    np.testing.assert_array_equal(features.evidence.label_shape, EVIDENCE.label_shape)
     assert np.isnan(features.class_features[1]).all()
     assert np.isnan(features.channel_spectra["centered"][1]).all()
     np.testing.assert_allclose(features.class_features[0], channel.features.mean(), rtol=1e-6)

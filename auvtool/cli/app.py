@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from auvtool import __version__, console
 from auvtool.atomic import as_output_error
+from auvtool.cli.bench import bench
 from auvtool.cli.options import with_common_options
 from auvtool.errors import AuvtoolError, ExitCode, OutputError, one_line
 
@@ -27,6 +28,8 @@ COMMANDS = (
     "predict",
     "eval",
     "correlate",
+    "corrupt",
+    "calibrate",
     "merge",
     "info",
     "completion",
@@ -100,6 +103,7 @@ def root(
 for _name in COMMANDS:
     _function = getattr(import_module(f"auvtool.cli.{_name}"), _name)
     app.command(_name)(with_common_options(_function))
+app.add_typer(bench, name="bench")
 
 
 def _terminate(signal_number: int, frame: FrameType | None) -> None:

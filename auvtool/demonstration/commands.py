@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from auvtool.demonstration.chain import Step
+from auvtool.command_chain import Step
 from auvtool.demonstration.phantom_data import CLEAN_LIST_NAME, DATASET_NAME, FAULTS, DataPlan
 from auvtool.manifest import manifest_path
 

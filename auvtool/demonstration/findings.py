@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from auvtool import detection
 from auvtool.schema import ALL_CLASSES, Cell, Row
 
 
@@ -46,7 +47,7 @@ def dirty_rows(key: Sequence[Row], rankings: Sequence[Ranking]) -> list[Row]:
         if not entry["dirty"]:
             continue
         case_id = str(entry["case"])
-        row: Row = {"case": case_id, "fault": entry["kind"], "label Dice": entry["dice"]}
+        row: Row = {"case": case_id, "fault": f"{entry['kind']} ({entry['level']})", "label Dice": entry["dice"]}
         for item in rankings:
             rank = item.rank(case_id)
             row[item.name] = item.value.get(case_id)
@@ -62,8 +63,7 @@ def auroc(key: Sequence[Row], item: Ranking) -> float | None:
     clean = [item.value[str(row["case"])] for row in key if not row["dirty"] and str(row["case"]) in item.value]
     if not dirty or not clean:
         return None
-    difference = np.subtract.outer(dirty, clean)
-    return float(((difference > 0) + 0.5 * (difference == 0)).mean())
+    return float(detection.auroc(np.array(dirty), np.array(clean)))
 
 
 def detection_text(key: Sequence[Row], rankings: Sequence[Ranking]) -> list[str]:

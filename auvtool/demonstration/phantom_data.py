@@ -12,6 +12,7 @@ import numpy as np
 from auvtool import phantoms
 from auvtool.arrays import LabelMap
 from auvtool.corruption import images, labels
+from auvtool.corruption.kinds import Level, Parameters
 from auvtool.phantoms import Phantom
 from auvtool.schema import ANSWER_KEY, KEEP_LIST, Row
 from auvtool.tables import write_table
@@ -41,11 +42,12 @@ class DataPlan:
 
 
 @dataclass(frozen=True)
-class Fault:
+class PhantomFault:
     """A kind of dirty case: `spoil(phantom, label of another case, generator)` gives the dirty copy."""
 
     kind: str
-    level: float | None
+    level: Level
+    parameters: Parameters
     spoil: Callable[[Phantom, LabelMap, np.random.Generator], Phantom]
 
 
@@ -62,29 +64,40 @@ def _floats(phantom: Phantom) -> np.ndarray:
     return phantom.image.astype(np.float32)
 
 
-# One case of each; the levels are the "high" ones of each fault (auvtool.corruption).
+# One case of each, named as in auvtool.corruption.kinds.
 FAULTS = (
-    Fault(
-        "label shifted 10 mm",
-        10.0,
+    PhantomFault(
+        "shifted",
+        "high",
+        {"distance_mm": 10.0},
         lambda p, _, g: _with_label(p, labels.shift(p.label, level=10.0, spacing_mm=p.spacing_mm, generator=g)),
     ),
-    Fault("label dilated 3 voxels", 3.0, lambda p, _, __: _with_label(p, labels.dilate(p.label, level=3.0))),
-    Fault("label mirrored", None, lambda p, _, __: _with_label(p, labels.flip(p.label))),
-    Fault(
-        "half of the slices unlabelled",
-        0.5,
+    PhantomFault(
+        # By voxels whatever the size, which is much for structures as small as these.
+        "dilated",
+        "medium",
+        {"voxels": 3},
+        lambda p, _, __: _with_label(p, labels.dilate(p.label, level=3.0)),
+    ),
+    PhantomFault("mirrored-label", "high", {"axis": "w"}, lambda p, _, __: _with_label(p, labels.flip(p.label))),
+    PhantomFault(
+        "missing-slices",
+        "high",
+        {"share": 0.5},
         lambda p, _, g: _with_label(p, labels.drop_slices(p.label, level=0.5, generator=g)),
     ),
-    Fault(
-        "label of another case", None, lambda p, o, _: _with_label(p, labels.label_of_another_case(p.label, other=o))
+    PhantomFault(
+        "other-label", "high", {}, lambda p, o, _: _with_label(p, labels.label_of_another_case(p.label, other=o))
     ),
-    Fault(
-        "image noise 0.5 body deviations",
-        0.5,
+    PhantomFault(
+        "gaussian-noise",
+        "high",
+        {"body_deviations": 0.5},
         lambda p, _, g: _with_image(p, images.add_noise(_floats(p), level=0.5, generator=g)),
     ),
-    Fault("image blur 3 voxels", 3.0, lambda p, _, __: _with_image(p, images.blur(_floats(p), level=3.0))),
+    PhantomFault(
+        "blur", "high", {"sigma_voxels": 3.0}, lambda p, _, __: _with_image(p, images.blur(_floats(p), level=3.0))
+    ),
 )
 
 
@@ -122,7 +135,7 @@ def write_phantom_dataset(folder: Path, *, plan: DataPlan, on_case: Callable[[st
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def dirty_positions(plan: DataPlan) -> dict[int, Fault]:
+def dirty_positions(plan: DataPlan) -> dict[int, PhantomFault]:
     """Which training cases (by position, never one of the validation cases) get which fault."""
     generator = np.random.default_rng([plan.seed, 1])
     places = generator.choice(plan.n_training - plan.n_validation, size=len(FAULTS), replace=False)
@@ -155,7 +168,9 @@ def _write_cases(folder: Path, plan: DataPlan, on_case: Callable[[str], None]) -
                     "dirty": fault is not None,
                     "kind": fault.kind if fault else None,
                     "level": fault.level if fault else None,
+                    "parameters": json.dumps(fault.parameters, sort_keys=True) if fault else None,
                     "dice": labels.severity_dice(written.label, clean.label),
+                    "psnr": images.peak_signal_to_noise(_floats(written)[None], _floats(clean)[None]),
                 }
             )
         on_case(case_id)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from auvtool.atomic import write_text
+from auvtool.command_chain import run_together
 from auvtool.demonstration import findings
-from auvtool.demonstration.chain import run_together
 from auvtool.demonstration.commands import ALL_CASES, CLEAN_CASES, RANDOM, DemoPlan, step_groups
 from auvtool.demonstration.phantom_data import ANSWER_KEY_NAME, write_phantom_dataset
 from auvtool.errors import UsageError

@@ -4,6 +4,7 @@ An extractor is loaded once a process. For a case it yields one decoded channel 
 one class map stands in memory, and it encodes each slice once whatever the number of classes.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
-from jaxtyping import Bool, Integer
+from jaxtyping import Bool, Float, Integer
 
 from auvtool.arrays import LabelMap, Volume
 from auvtool.dataset_json import SemanticClass
@@ -55,7 +56,7 @@ class ExtractorFacts:
 EXTRACTORS: dict[str, ExtractorFacts] = {
     "litemedsam": ExtractorFacts(
         module="auvtool.extractors.litemedsam",
-        revision=2,
+        revision=3,
         n_features=32,
         channels_without_prompt=tuple(f"channel_{channel}" for channel in range(1, 33)),
         weights=WeightsInPackage(
@@ -68,7 +69,7 @@ EXTRACTORS: dict[str, ExtractorFacts] = {
     ),
     "litemedsam-random": ExtractorFacts(
         module="auvtool.extractors.litemedsam_random",
-        revision=1,
+        revision=2,
         n_features=32,
         channels_without_prompt=tuple(f"channel_{channel}" for channel in range(1, 33)),
         weights=None,
@@ -76,7 +77,7 @@ EXTRACTORS: dict[str, ExtractorFacts] = {
     ),
     "identity": ExtractorFacts(
         module="auvtool.extractors.identity",
-        revision=2,
+        revision=3,
         n_features=1,
         channels_without_prompt=("volume",),
         weights=None,
@@ -103,6 +104,27 @@ class ModelInput:
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """How a prompted mask and the label fit; nan where there is nothing to compare.
+
+    Attributes:
+        dice, iou: of the mask with the label.
+        predicted_iou: mean of what the decoder predicts.
+        loose_dice: Dice with the label of the mask under a looser box.
+        stability: Dice of both masks with each other.
+        log_ratio, loose_log_ratio: log of the volume of either mask to that of the label.
+    """
+
+    dice: float = math.nan
+    iou: float = math.nan
+    predicted_iou: float = math.nan
+    loose_dice: float = math.nan
+    stability: float = math.nan
+    log_ratio: float = math.nan
+    loose_log_ratio: float = math.nan
+
+
+@dataclass(frozen=True)
 class DecodedChannel:
     """The map of one class, or of one decoder channel without prompts.
 
@@ -112,15 +134,17 @@ class DecodedChannel:
             singular value).
         region: the class region on that grid, which is the same for all classes; None without prompts: everywhere.
         features: of the last decoded layer within the region.
-        agreement: Dice and IoU of the prompted mask with the label at the label's resolution over `slices`, and the
-            mean IoU that the decoder predicts; nan where there is nothing to compare.
+        agreement: of the prompted mask with the label at the label's resolution over `slices`; see `Agreement`.
+        image_features: mean, then standard deviation, of each of the encoder's features over places and slices of the
+            case, the same for all of its channels; empty without an encoder.
     """
 
     logits: Volume | None
     slices: Integer[np.ndarray, " slice"]
     region: Bool[np.ndarray, "slice h w"] | None
     features: FeatureMoments
-    agreement: tuple[float, float, float]
+    agreement: Agreement
+    image_features: Float[np.ndarray, " feature"]
 
 
 class Extractor(Protocol):
@@ -157,4 +181,4 @@ def load_extractor(name: str, *, weights: Path | None, device: str) -> Extractor
 def absent_channel(n_features: int) -> DecodedChannel:
     """A class that no decoded slice carries."""
     nothing = np.empty(0, dtype=np.int64)
-    return DecodedChannel(None, nothing, None, FeatureMoments(n_features), (np.nan, np.nan, np.nan))
+    return DecodedChannel(None, nothing, None, FeatureMoments(n_features), Agreement(), np.empty(0))

@@ -11,7 +11,7 @@ import numpy as np
 
 from auvtool.device import torch_device
 from auvtool.errors import UsageError
-from auvtool.extractors import DecodedChannel, ModelInput, absent_channel
+from auvtool.extractors import Agreement, DecodedChannel, ModelInput, absent_channel
 from auvtool.spectrum import FeatureMoments
 
 
@@ -45,4 +45,4 @@ class IdentityExtractor:
 def _channel(intensities: np.ndarray, slices: np.ndarray, region: np.ndarray | None) -> DecodedChannel:
     features = FeatureMoments(1)
     features.add((intensities.ravel() if region is None else intensities[region])[None])
-    return DecodedChannel(intensities, slices, region, features, (np.nan, np.nan, np.nan))
+    return DecodedChannel(intensities, slices, region, features, Agreement(), np.empty(0))

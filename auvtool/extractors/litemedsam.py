@@ -11,6 +11,8 @@ decoder is an inner product.
 """
 
 import ctypes
+import hashlib
+import math
 import sys
 import warnings
 from collections.abc import Iterator
@@ -26,7 +28,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from auvtool.dataset_json import SemanticClass
 from auvtool.device import torch_device
 from auvtool.errors import InputError, one_line
-from auvtool.extractors import EXTRACTORS, DecodedChannel, ModelInput, absent_channel
+from auvtool.extractors import EXTRACTORS, Agreement, DecodedChannel, ModelInput, absent_channel
 from auvtool.extractors.weights import find_weights, load_state
 from auvtool.spectrum import FeatureMoments
 
@@ -35,6 +37,8 @@ _FACTS = EXTRACTORS["litemedsam"]
 # On a CPU one slice at a time is fastest: the activations of two no longer fit the cache.
 _SLICES_AT_ONCE = {"cpu": 1, "cuda": 16}
 _BOXES_AT_ONCE = {"cpu": 4, "cuda": 32}
+_LOOSE = 0.1  # share of its sides that a box is widened by on each side, to see whether the mask holds
+_REMEMBERED = 32  # embeddings, 4 MiB each
 _CHANNEL_MAP_BYTES = 1 << 30  # maps held at once without prompts
 
 
@@ -79,6 +83,7 @@ class LiteMedSam:
         self._kind = "cuda" if device.type == "cuda" else "cpu"
         self._position = network.prompt_encoder.get_dense_pe()
         self._upscaled = torch.empty(0)
+        self._encoded: dict[bytes, torch.Tensor] = {}  # the last slices, oldest first: copies of a case share them
         network.mask_decoder.output_upscaling.register_forward_hook(self._keep_upscaled)
 
     def decode(self, case: ModelInput) -> Iterator[DecodedChannel]:
@@ -90,18 +95,28 @@ class LiteMedSam:
         used = np.isin(label, [value for one in case.classes for value in one.labels]).any(axis=(1, 2))
         slices, label = case.slices[used], label[used]
         embeddings = self.encode(case.image[slices])
+        seen = _features_of_image(embeddings, case.image.shape[1:])
         for semantic_class in case.classes:
-            yield self._decode_class(semantic_class, label, slices, embeddings)
+            yield self._decode_class(semantic_class, label, slices, embeddings, seen)
 
     @torch.inference_mode()
     def encode(self, slices: np.ndarray) -> torch.Tensor:
         """Image embeddings (slice, 256, 64, 64) of slices (slice, h, w)."""
-        step = _SLICES_AT_ONCE[self._kind]
         embeddings = torch.empty((len(slices), 256, 64, 64), device=self.device)
-        for start in range(0, len(slices), step):
-            images = model_images(torch.from_numpy(np.ascontiguousarray(slices[start : start + step])).to(self.device))
+        keys = [hashlib.blake2b(np.ascontiguousarray(one).data, digest_size=16).digest() for one in slices]
+        new = [row for row, key in enumerate(keys) if key not in self._encoded]
+        for row in set(range(len(slices))) - set(new):
+            embeddings[row] = self._encoded[keys[row]]
+        step = _SLICES_AT_ONCE[self._kind]
+        for start in range(0, len(new), step):
+            rows = new[start : start + step]
+            images = model_images(torch.from_numpy(np.ascontiguousarray(slices[rows])).to(self.device))
             images = images.contiguous(memory_format=torch.channels_last)
-            embeddings[start : start + step] = self.network.image_encoder(images)
+            embeddings[rows] = self.network.image_encoder(images)
+        for row in new[:_REMEMBERED]:
+            self._encoded[keys[row]] = embeddings[row].clone()
+        while len(self._encoded) > _REMEMBERED:
+            del self._encoded[next(iter(self._encoded))]
         return embeddings
 
     @torch.inference_mode()
@@ -133,7 +148,12 @@ class LiteMedSam:
 
     @torch.inference_mode()
     def _decode_class(
-        self, semantic_class: SemanticClass, label: np.ndarray, slices: np.ndarray, embeddings: torch.Tensor
+        self,
+        semantic_class: SemanticClass,
+        label: np.ndarray,
+        slices: np.ndarray,
+        embeddings: torch.Tensor,
+        seen: np.ndarray,
     ) -> DecodedChannel:
         mask = np.isin(label, semantic_class.labels)
         carrying = np.flatnonzero(mask.any(axis=(1, 2)))
@@ -144,7 +164,7 @@ class LiteMedSam:
         logits = np.empty((len(carrying), height, width), dtype=np.float32)
         region = np.empty(logits.shape, dtype=bool)
         features = FeatureMoments(_FACTS.n_features)
-        overlap = _Overlap()
+        tight, loose, both = _Overlap(), _Overlap(), _Overlap()
         predicted_ious: list[float] = []
         step = _BOXES_AT_ONCE[self._kind]
         for start in range(0, len(carrying), step):
@@ -156,10 +176,24 @@ class LiteMedSam:
             region[rows] = grid_region(mask[rows])
             inside = upscaled[:, :, :height, :width].permute(1, 0, 2, 3)[:, torch.from_numpy(region[rows])]
             features.add(inside.cpu().numpy())
-            overlap.add(_at_label_resolution(decoded, mask.shape[1:]), mask[rows])
+            predicted = _at_label_resolution(decoded, mask.shape[1:])
+            wide = torch.from_numpy(loosened(grid_boxes(mask[rows]), height, width)).to(self.device)
+            around, _, _ = self.decode_prompts(embeddings[carrying[rows]], wide)
+            predicted_around = _at_label_resolution(around[:, :height, :width], mask.shape[1:])
+            tight.add(predicted, mask[rows])
+            loose.add(predicted_around, mask[rows])
+            both.add(predicted_around, predicted)
             predicted_ious += predicted_iou.tolist()
-        agreement = (overlap.dice(), overlap.iou(), float(np.mean(predicted_ious)))
-        return DecodedChannel(logits, slices[carrying], region, features, agreement)
+        agreement = Agreement(
+            dice=tight.dice(),
+            iou=tight.iou(),
+            predicted_iou=float(np.mean(predicted_ious)),
+            loose_dice=loose.dice(),
+            stability=both.dice(),
+            log_ratio=tight.log_ratio(),
+            loose_log_ratio=loose.log_ratio(),
+        )
+        return DecodedChannel(logits, slices[carrying], region, features, agreement, seen)
 
     @torch.inference_mode()
     def _decode_unprompted(self, case: ModelInput) -> Iterator[DecodedChannel]:
@@ -167,6 +201,7 @@ class LiteMedSam:
         height, width = grid_shape(case.image.shape[1], case.image.shape[2])
         n_slices, n_channels = len(case.slices), _FACTS.n_features
         features = FeatureMoments(n_channels)
+        seen = _features_of_image(embeddings, case.image.shape[1:])
         # Decoding again costs a tenth of the encoding, holding all channels of a large volume gigabytes.
         at_once = max(1, min(n_channels, _CHANNEL_MAP_BYTES // (4 * n_slices * height * width)))
         for first in range(0, n_channels, at_once):
@@ -180,7 +215,7 @@ class LiteMedSam:
                 if first == 0:
                     features.add(decoded.reshape(n_channels, -1))
             for one in maps:
-                yield DecodedChannel(one, case.slices, None, features, (np.nan, np.nan, np.nan))
+                yield DecodedChannel(one, case.slices, None, features, Agreement(), seen)
 
 
 @dataclass
@@ -197,10 +232,26 @@ class _Overlap:
         self.reference += int(np.count_nonzero(reference))
 
     def dice(self) -> float:
-        return 2 * self.both / (self.predicted + self.reference)
+        total = self.predicted + self.reference
+        return 2 * self.both / total if total else 1.0  # two empty masks are equal
 
     def iou(self) -> float:
         return self.both / (self.predicted + self.reference - self.both)
+
+    def log_ratio(self) -> float:
+        """Log of predicted to reference voxels, each counted one more than it is: a mask may be empty."""
+        return math.log((self.predicted + 1) / (self.reference + 1))
+
+
+def _features_of_image(embeddings: torch.Tensor, size: tuple[int, ...]) -> np.ndarray:
+    """Mean, then standard deviation, of each embedding channel over slices and the places that the image covers."""
+    if not len(embeddings):
+        return np.full(2 * embeddings.shape[1], np.nan)
+    height, width = (max(1, round(side * embeddings.shape[2] / GRID)) for side in grid_shape(size[0], size[1]))
+    covered = embeddings[:, :, :height, :width].double()
+    spread, mean = torch.std_mean(covered, dim=(0, 2, 3), correction=0)
+    found: np.ndarray = torch.cat([mean, spread]).cpu().numpy()
+    return found
 
 
 def grid_shape(height: int, width: int) -> tuple[int, int]:
@@ -231,6 +282,14 @@ def grid_boxes(masks: np.ndarray) -> np.ndarray:
         high = np.array([columns[-1] + 1, rows[-1] + 1]) * scale - 1  # centre of the last pixel within
         box[:] = *low, *np.maximum(low, high)
     return boxes
+
+
+def loosened(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Boxes a tenth wider on each side, but within the grid's `height` and `width`."""
+    margin = _LOOSE * np.maximum(boxes[:, 2:] - boxes[:, :2], 1.0)
+    wide = np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin], axis=1)
+    inside: np.ndarray = np.clip(wide, 0.0, np.array([width - 1, height - 1] * 2, dtype=np.float32))
+    return inside.astype(np.float32)
 
 
 def grid_region(masks: np.ndarray) -> np.ndarray:

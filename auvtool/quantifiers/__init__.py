@@ -20,6 +20,7 @@ QuantifierName: TypeAlias = Literal[
     "effective-rank",
     "predicted-dice",
     "agreement",
+    "deviation",
     "volume",
     "depth",
     "random",
@@ -47,6 +48,9 @@ class Quantifier:
     spectral: bool = False
 
 
+# In the column quantifier of what `calibrate` writes, which is learnt and not measured by `score`.
+CALIBRATED = "calibrated"
+
 QUANTIFIERS: dict[QuantifierName, Quantifier] = {
     "auv": Quantifier("certain", "log", "semantic perception scale S, eqs 4 and 5", spectral=True),
     "variance": Quantifier("uncertain", "log", "variance of the input image in the class region"),
@@ -71,6 +75,13 @@ QUANTIFIERS: dict[QuantifierName, Quantifier] = {
     "effective-rank": Quantifier("certain", "log", "exp of the entropy of the singular values, control", spectral=True),
     "predicted-dice": Quantifier("certain", "linear", "Dice of a cross-validated prediction (--metrics)"),
     "agreement": Quantifier("certain", "linear", "Dice of the extractor's prompted mask with the label"),
+    "deviation": Quantifier(
+        "uncertain",
+        "linear",
+        "how far all evidence (label, outline, image, features, spectra) lies from what is usual in the data set",
+        of_classes=False,
+        of_data_set=True,
+    ),
     "volume": Quantifier("certain", "log", "control: volume of the class region; large = certain"),
     "depth": Quantifier("certain", "log", "control: number of decoded slices; many = certain"),
     "random": Quantifier("uncertain", "linear", "control: a number drawn blindly", of_data_set=True),

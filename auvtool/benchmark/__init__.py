@@ -1,0 +1,1 @@
+"""`auvtool bench`: experiments on data sets whose dirty cases are known."""

@@ -1,0 +1,196 @@
+"""Everything that is stored of a case, as numbers of one table: what `deviation` averages and `calibrate` weighs.
+
+An item is a number of a class (or of the case, which then stands in the first class's place), a block a vector of a
+class whose distance from the other cases becomes an item. Groups gather items that say the same kind of thing.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import get_args
+
+import numpy as np
+from jaxtyping import Float, Integer
+
+from auvtool.arrays import Spectrum
+from auvtool.case_evidence import COLUMNS
+from auvtool.feature_store import AGREEMENT_COLUMNS, MAP_KINDS, ROIS, CaseFeatures
+from auvtool.quantifiers.controls import effective_rank
+from auvtool.quantifiers.semantic_scale import semantic_scale
+from auvtool.quantifiers.variance import feature_variance
+from auvtool.robust import left_out_distance, robust_z
+from auvtool.scale import Energy, semantic_perception_scale
+from auvtool.spectrum import CENTERINGS, UNFOLDINGS
+
+LIMIT = 50.0  # of a z
+_TINY = 1e-12
+_ENERGIES: tuple[Energy, ...] = get_args(Energy)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Items and blocks of a data set.
+
+    Attributes:
+        names: "group: item", the items first, then the blocks.
+        items: nan where a class is absent or an item is not of it.
+        blocks: block -> vectors; a block of the case fills the first class's place.
+        sizes: log volume and log number of slices, which spectra are residualised by.
+        of_size: the items that are.
+    """
+
+    names: tuple[str, ...]
+    items: Float[np.ndarray, "case item class"]
+    blocks: dict[str, Float[np.ndarray, "case class feature"]]
+    sizes: Float[np.ndarray, "case class 2"]
+    of_size: Integer[np.ndarray, " item_of_size"]
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The group of each name."""
+        return tuple(name.split(":")[0] for name in self.names)
+
+    def z(self, members: Integer[np.ndarray, " member"] | None = None) -> Float[np.ndarray, "member name class"]:
+        """Robust z of each item and block among the members (all cases by default); nan where there is none."""
+        chosen = np.arange(len(self.items)) if members is None else members
+        items = self.items[chosen].copy()
+        items[:, self.of_size] = _without_size(items[:, self.of_size], self.sizes[chosen])
+        distances = np.stack(
+            [
+                np.stack([left_out_distance(block[chosen, c]) for c in range(block.shape[1])], axis=1)
+                for block in self.blocks.values()
+            ],
+            axis=1,
+        )
+        z = robust_z(np.concatenate([items, np.log(distances + _TINY)], axis=1), limit=LIMIT)
+        first = items.shape[1]
+        z[:, first:] = np.maximum(z[:, first:], 0.0)  # nearer than usual is not suspect
+        return z
+
+
+def evidence_of(cases: Sequence[CaseFeatures]) -> Evidence:
+    """The evidence in the features of one file.
+
+    Raises:
+        ValueError: a spectrum is not one, or the file holds maps only.
+    """
+    rows = [list(_items(case)) for case in cases]
+    names = [name for name, _, _ in rows[0]]
+    items = np.array([[values for _, values, _ in row] for row in rows], dtype=np.float64)
+    of_size = np.flatnonzero([of_size for _, _, of_size in rows[0]])
+    presence = np.array([[status != "absent" for status in case.status] for case in cases])
+    absence = np.where(presence, 0.0, 1.0)
+    items = np.concatenate([items, absence[:, None]], axis=1)
+    blocks = {
+        "features: of the class": np.stack([case.class_features for case in cases]),
+        "features: of the image": _of_case([case.evidence.image_features for case in cases], items.shape[2]),
+        "features: of the image's spread": _of_case(
+            [np.log(np.abs(case.evidence.image_features) + 1e-6) for case in cases], items.shape[2]
+        ),
+        "template: image": _of_case([case.evidence.image_thumbnail for case in cases], items.shape[2]),
+        "template: label": np.stack([case.evidence.label_thumbnail for case in cases]),
+        "quality: all of it": _of_case([case.evidence.image_quality for case in cases], items.shape[2]),
+        "boundary: all of it": np.stack([case.evidence.label_boundary for case in cases]),
+        "shape: all of it": np.stack([case.evidence.label_shape for case in cases]),
+        "agreement: all of it": np.stack([case.agreement for case in cases]),
+    }
+    blocks = {name: _filled(block) for name, block in blocks.items() if block.shape[2]}
+    volume = np.log(np.stack([case.volume_ml for case in cases]) + _TINY)
+    depth = np.log(np.stack([case.n_slices for case in cases]) + _TINY)
+    return Evidence(
+        names=(*names, "presence: absent", *blocks),
+        items=items,
+        blocks=blocks,
+        sizes=np.stack([np.where(presence, volume, np.nan), np.where(presence, depth, np.nan)], axis=2),
+        of_size=of_size,
+    )
+
+
+def _items(case: CaseFeatures) -> Iterator[tuple[str, Sequence[float], bool]]:
+    """Name, value of each class, and whether it is residualised by size."""
+    n = len(case.class_ids)
+    yield from _of_maps(case)
+    yield from _of_channels(case)
+    for column, name in enumerate(case.statistic_names):
+        if name in {"probability_entropy", "trigamma"}:
+            yield f"voxels: {name}", case.voxel_statistics[:, column].tolist(), False
+    yield "voxels: residual probability", [case.log_residual_probability, *[np.nan] * (n - 1)], False
+    evidence = case.evidence
+    for group, columns, table in (
+        ("agreement", AGREEMENT_COLUMNS, case.agreement),
+        ("shape", COLUMNS["label_shape"], evidence.label_shape),
+        ("boundary", COLUMNS["label_boundary"], evidence.label_boundary),
+    ):
+        for column, name in enumerate(columns):
+            yield f"{group}: {name}", table[:, column].tolist(), False
+    for name, value in zip(COLUMNS["image_quality"], evidence.image_quality, strict=True):
+        yield f"quality: {name}", [float(value), *[np.nan] * (n - 1)], False
+
+
+def _of_maps(case: CaseFeatures) -> Iterator[tuple[str, Sequence[float], bool]]:
+    for roi, kind, unfolding, centering in product(ROIS, MAP_KINDS, UNFOLDINGS, CENTERINGS):
+        spectra = case.spectra[roi, kind, unfolding, centering]
+        for energy in _ENERGIES:
+            name = f"scale: {energy} {centering} {kind} {unfolding} {roi}"
+            yield name, [_log_scale(spectrum, energy) for spectrum in spectra], True
+
+
+def _of_channels(case: CaseFeatures) -> Iterator[tuple[str, Sequence[float], bool]]:
+    for centering in CENTERINGS:
+        spectra = [s if np.isfinite(s).all() else np.empty(0) for s in case.channel_spectra[centering]]
+        ranks = [float(np.log(effective_rank(s))) if s.any() else np.nan for s in spectra]
+        yield f"channels: effective rank {centering}", ranks, True
+        for energy in _ENERGIES:
+            yield f"channels: {energy} {centering}", [_log_scale(s, energy) for s in spectra], True
+        if centering == "centered":
+            measured = [(s, int(m)) for s, m in zip(spectra, case.n_feature_voxels, strict=True)]
+            variances = [float(np.log(feature_variance(s, m) + _TINY)) if s.size and m else np.nan for s, m in measured]
+            yield "channels: variance", variances, True
+            yield (
+                "channels: semantic scale",
+                [semantic_scale(s, m) if s.size and m else np.nan for s, m in measured],
+                True,
+            )
+
+
+def _log_scale(spectrum: Spectrum, energy: Energy) -> float:
+    """Log S; nan where no scale is defined: an absent class, or a single slice."""
+    if len(spectrum) < 2:
+        return float("nan")
+    return float(np.log(semantic_perception_scale(spectrum, energy=energy, eps_rule="denominator") + _TINY))
+
+
+def _of_case(vectors: Sequence[np.ndarray], n_classes: int) -> np.ndarray:
+    stacked = np.stack(vectors).astype(np.float64)
+    block = np.full((len(stacked), n_classes, stacked.shape[1]), np.nan)
+    block[:, 0] = stacked
+    return block
+
+
+def _filled(block: np.ndarray) -> np.ndarray:
+    """Single missing numbers of a vector replaced by their median, so that they do not cost the vector."""
+    block = block.astype(np.float64)
+    missing = np.isnan(block)
+    whole = missing.all(axis=2, keepdims=True)
+    if (missing & ~whole).any():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            middle = np.nan_to_num(np.nanmedian(block, axis=0), nan=0.0)
+        block = np.where(missing & ~whole, middle[None], block)
+    return block
+
+
+def _without_size(
+    items: Float[np.ndarray, "case item class"], sizes: Float[np.ndarray, "case class 2"]
+) -> Float[np.ndarray, "case item class"]:
+    """Items less their least-squares fit by log volume and log slices, class by class."""
+    left = items.copy()
+    for c in range(items.shape[2]):
+        usable = np.isfinite(sizes[:, c]).all(axis=1) & np.isfinite(items[:, :, c]).all(axis=1)
+        if usable.sum() < 8:
+            continue
+        design = np.concatenate([np.ones((usable.sum(), 1)), sizes[usable, c]], axis=1)
+        fit, *_ = np.linalg.lstsq(design, items[usable, :, c], rcond=None)
+        left[usable, :, c] -= design @ fit
+    return left

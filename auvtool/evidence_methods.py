@@ -1,0 +1,65 @@
+"""The methods that read all evidence of a case, as `bench detect` judges them."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from auvtool.calibration import CrossFitted, Specimen, design, training_designs
+from auvtool.detection_methods import Item
+from auvtool.evidence import Evidence, evidence_of
+from auvtool.quantifiers.deviation import deviation
+
+
+class EvidenceTable:
+    """The evidence of all cases and copies, measured once and looked up in every draw."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self.items = tuple(items)
+        self.evidence: Evidence = evidence_of([item.features for item in items])
+        self._place = {item.features.case_id: place for place, item in enumerate(items)}
+
+    def places(self, items: Sequence[Item]) -> np.ndarray:
+        return np.array([self._place[item.features.case_id] for item in items])
+
+
+class DeviationMethod:
+    """`score --quantifier deviation` of each data set; equal to it by construction, but for the looking up."""
+
+    name = "deviation"
+    of_data_set = True
+
+    def __init__(self, table: EvidenceTable) -> None:
+        self._table = table
+
+    def values(self, items: Sequence[Item], *, held_out: frozenset[str]) -> Float[np.ndarray, " item"]:
+        """See `Method`; nothing is trained."""
+        evidence = self._table.evidence
+        return deviation(evidence.z(self._table.places(items)), evidence.groups)
+
+
+class CalibratedMethod:
+    """What `calibrate` says of cases it was not trained on, with faults that it was not trained on."""
+
+    name = "calibrated"
+    of_data_set = True
+
+    def __init__(self, table: EvidenceTable, null_tests: Mapping[str, bool], *, seed: int = 0) -> None:
+        self._table, self._seed = table, seed
+        self._specimens = [
+            Specimen(place, item.case_id, item.kind)
+            for place, item in enumerate(table.items)
+            if item.kind is None or not null_tests[item.kind]
+        ]
+        self._designs: np.ndarray | None = None
+        self._models: dict[frozenset[str], CrossFitted] = {}
+
+    def values(self, items: Sequence[Item], *, held_out: frozenset[str]) -> Float[np.ndarray, " item"]:
+        """See `Method`; from models that saw neither the case nor a kind that is held out."""
+        evidence = self._table.evidence
+        if self._designs is None:
+            self._designs = training_designs(evidence, self._specimens, seed=self._seed)
+        if held_out not in self._models:
+            self._models[held_out] = CrossFitted(self._designs, self._specimens, held_out=held_out, seed=self._seed)
+        designs = design(evidence.z(self._table.places(items)), evidence.groups)
+        return self._models[held_out].suspicion(designs, [item.case_id for item in items])

@@ -1,0 +1,486 @@
+"""A data set made dirty on purpose: `auvtool corrupt`, its plan and its files."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813  # its usual name
+from command_line import auvtool
+from phantoms import box_image, box_label, edit_dataset_json, truncate, write_raw_dataset, write_volume
+from typer.testing import CliRunner
+
+from auvtool.cli.app import app
+from auvtool.cli.corrupt import corrupt as corrupt_command
+from auvtool.corrupting import (
+    ANSWER_KEY_NAME,
+    DEFAULT_KINDS,
+    CorruptionResult,
+    SpoiltCase,
+    plan_corruption,
+    write_corrupt_dataset,
+)
+from auvtool.corruption.kinds import KINDS
+from auvtool.dataset import Dataset, open_dataset
+from auvtool.errors import ExitCode, InputError, UsageError
+from auvtool.faults import put_fault
+from auvtool.schema import ANSWER_KEY, FAILURES, Row
+from auvtool.tables import read_table
+from auvtool.volume import read_case
+
+SHAPE = (6, 16, 20)
+
+
+def source_of(folder: Path, **options: object) -> Dataset:
+    return open_dataset(write_raw_dataset(folder / "Dataset001_All", **{"shape": SHAPE, **options}))
+
+
+def written(source: Dataset, **options: object) -> tuple[Dataset, CorruptionResult]:
+    folder = source.folder.with_name("Dataset002_Dirty")
+    result = write_corrupt_dataset(plan_corruption(source, folder, **options), options={})
+    return open_dataset(folder), result
+
+
+def key_of(dataset: Dataset) -> dict[str, Row]:
+    return {str(row["case"]): row for row in read_table(dataset.folder / ANSWER_KEY_NAME, ANSWER_KEY)}
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """What every file of a folder holds; the manifest, which has the time of day, apart."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.endswith(".manifest.json")
+    }
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["corrupt", *map(str, arguments)])
+    return done.exit_code, done.stderr
+
+
+@pytest.mark.parametrize(("share", "n"), [(0.2, 2), (0.25, 2), (1.0, 10), (0.01, 1)])
+def test_the_share_is_rounded_to_at_least_one_case(tmp_path: Path, share: float, n: int) -> None:
+    plan = plan_corruption(source_of(tmp_path, n_cases=10), tmp_path / "Dataset002_Dirty", share=share)
+    assert (len(plan.dirty), len(plan.clean)) == (n, 10 - n)
+
+
+def test_kinds_and_levels_are_dealt_evenly(tmp_path: Path) -> None:
+    kinds = ("blur", "dilated", "swapped-classes")
+    source = source_of(tmp_path, n_cases=20, shape=(6, 8, 9))
+    plan = plan_corruption(source, tmp_path / "Dataset002_Dirty", share=1.0, kinds=kinds)
+    assert sorted(plan.n_of_kind().values()) == [6, 7, 7]
+    levels = {kind: Counter(one.faults[0].level for one in plan.dirty if one.faults[0].kind == kind) for kind in kinds}
+    assert set(levels["swapped-classes"]) == {"high"}
+    for kind in kinds[:2]:
+        assert set(levels[kind]) == {"low", "medium", "high"}
+        assert max(levels[kind].values()) - min(levels[kind].values()) <= 1
+    low = plan_corruption(source, tmp_path / "Dataset002_Dirty", share=1.0, kinds=kinds, level="low")
+    assert {(one.faults[0].kind, one.faults[0].level) for one in low.dirty} == {
+        ("blur", "low"),
+        ("dilated", "low"),
+        ("swapped-classes", "high"),
+    }
+
+
+def test_another_seed_spoils_other_cases_and_null_tests_must_be_asked_for(tmp_path: Path) -> None:
+    source = source_of(tmp_path, n_cases=12)
+    plans = [plan_corruption(source, tmp_path / "Dataset002_Dirty", share=0.5, seed=seed) for seed in (0, 0, 1)]
+    assert plans[0] == plans[1]
+    assert {one.case.case_id for one in plans[0].dirty} != {one.case.case_id for one in plans[2].dirty}
+    assert set(KINDS) - set(DEFAULT_KINDS) == {"contrast", "wrong-units"}
+
+
+def test_the_key_says_what_the_files_hold(tmp_path: Path) -> None:
+    source = source_of(tmp_path, n_cases=10, n_channels=2, spacing_mm=(4.0, 1.0, 1.0))
+    before = digest(source.folder)
+    dirty, result = written(source, share=0.8)
+    assert digest(source.folder) == before
+    assert dirty.classes == source.classes
+    assert dirty.raw["numTraining"] == 10
+    assert result.failures == ()
+    key = key_of(dirty)
+    assert sum(bool(row["dirty"]) for row in key.values()) == 8
+    for clean_case, case in zip(source.cases, dirty.cases, strict=True):
+        row, clean, volume = key[case.case_id], read_case(clean_case, source), read_case(case, dirty)
+        assert volume.geometry == clean.geometry
+        assert volume.warnings == ()
+        if not row["dirty"]:
+            assert case == clean_case
+            assert (row["kind"], row["level"], row["parameters"], row["dice"], row["psnr"]) == (None,) * 3 + (1.0, None)
+            continue
+        planned = next(
+            item
+            for item in plan_corruption(source, tmp_path / "Dataset003_Again", share=0.8).dirty
+            if item.case == clean_case
+        )
+        fault = next(one for one in planned.faults if one.kind == row["kind"])
+        faulty = put_fault(clean, fault, source)
+        np.testing.assert_array_equal(volume.image, faulty.volume.image)
+        np.testing.assert_array_equal(volume.label, faulty.volume.label)
+        assert json.loads(str(row["parameters"])) == faulty.parameters
+        assert (row["level"], row["dice"], row["psnr"]) == (fault.level, faulty.dice, faulty.psnr)
+        # Only what the fault changed is a file of its own.
+        of = KINDS[fault.kind].of
+        assert all((path.parent == dirty.folder / "imagesTr") == (of == "image") for path in case.images)
+        assert case.label is not None
+        assert (case.label.parent == dirty.folder / "labelsTr") == (of == "label")
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_equal_runs_write_equal_bytes(tmp_path: Path, jobs: int) -> None:
+    digests = []
+    for name in ("first", "second"):
+        source = source_of(tmp_path / name, n_cases=6)
+        folder = source.folder.with_name("Dataset002_Dirty")
+        plan = plan_corruption(source, folder, share=0.7, seed=4)
+        write_corrupt_dataset(plan, options={}, jobs=jobs if name == "second" else 1)
+        digests.append(digest(folder))
+    assert digests[0] == digests[1]
+    assert len(digests[0]) > 5
+
+
+ENDINGS = [".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".tif", ".tiff", ".png", ".bmp"]
+
+
+@pytest.mark.parametrize("kind", ["gaussian-noise", "dilated"])
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_nnunet_reads_what_we_read(tmp_path: Path, ending: str, kind: str) -> None:
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+    flat = ending in {".png", ".bmp"}
+    shape = (1, 16, 20) if flat else SHAPE
+    source = source_of(tmp_path, n_cases=2, file_ending=ending, shape=shape, spacing_mm=(3.0, 1.5, 2.0))
+    if flat:
+        for number, case in enumerate(source.cases):
+            label = np.zeros(shape, np.uint8)
+            label[0, 4:10, 5:12], label[0, 12:15, 14:19] = 1, 2
+            write_volume(case.images[0], box_image(label, seed=number))
+            write_volume(case.label, label)
+    dirty, _ = written(source, share=1.0, kinds=[kind], level="high")
+    case = dirty.cases[1]
+    reader = determine_reader_writer_from_dataset_json(dirty.raw, str(case.images[0]), verbose=False)()
+    image, facts = reader.read_images([str(path) for path in case.images])
+    label, _ = reader.read_seg(str(case.label))
+    volume = read_case(case, dirty)
+    assert np.sort(image.ravel()).tolist() == np.sort(volume.image.ravel()).tolist()
+    assert np.sort(label.ravel()).tolist() == np.sort(volume.label.ravel()).tolist()
+    clean_image, clean_facts = reader.read_images([str(path) for path in source.cases[1].images])
+    assert facts["spacing"] == clean_facts["spacing"]
+    assert image.shape == clean_image.shape
+    if flat:
+        assert case.images[0].suffix == ending
+    expected = put_fault(
+        read_case(source.cases[1], source),
+        plan_corruption(source, tmp_path / "Dataset003_X", share=1.0, kinds=[kind], level="high").dirty[1].faults[0],
+        source,
+    ).volume
+    np.testing.assert_allclose(
+        volume.image,
+        np.clip(np.rint(expected.image), 0, 65535 if ending == ".png" else 255) if flat else expected.image,
+    )
+    np.testing.assert_array_equal(volume.label, expected.label)
+
+
+def test_the_header_and_the_axes_are_those_of_the_file(tmp_path: Path) -> None:
+    """A coronal scan, oblique, with its axes turned and a sagittal origin; SimpleITK sees the same geometry."""
+    folder = write_raw_dataset(tmp_path / "Dataset001_All", n_cases=2)
+    turn = np.array([[0.0, 0.8, 0.6], [1.0, 0.0, 0.0], [0.0, 0.6, -0.8]])
+    for number in range(2):
+        places = (folder / f"imagesTr/case_{number:02d}_0000.nii.gz", folder / f"labelsTr/case_{number:02d}.nii.gz")
+        label = box_label()
+        for path, voxels in zip(places, (box_image(label, seed=number), label), strict=True):
+            write_volume(path, voxels, spacing_mm=(1.0, 4.0, 1.5), origin_mm=(-7.0, 20.0, 3.0), direction=turn)
+    source = open_dataset(folder)
+    dirty, _ = written(source, share=1.0, kinds=["truncated-view", "missing-slices"], level="high")
+    changed = {
+        "image": [
+            (old.images[0], new.images[0])
+            for old, new in zip(source.cases, dirty.cases, strict=True)
+            if old.images != new.images
+        ],
+        "label": [
+            (old.label, new.label) for old, new in zip(source.cases, dirty.cases, strict=True) if old.label != new.label
+        ],
+    }
+    for pairs in changed.values():
+        ((old, new),) = pairs
+        before, after = sitk.ReadImage(str(old)), sitk.ReadImage(str(new))
+        for facts in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection", "GetPixelIDTypeAsString"):
+            assert getattr(before, facts)() == getattr(after, facts)()
+        same = sitk.GetArrayFromImage(before) == sitk.GetArrayFromImage(after)
+        assert 0.4 < same.mean() < 1.0  # the part that the fault spared lies where it lay
+
+
+@pytest.mark.parametrize(
+    ("kind", "stored", "expected"),
+    [
+        ("gaussian-noise", np.int16, "int16"),
+        ("gaussian-noise", np.uint8, "int16"),  # noise in the air is negative
+        ("blur", np.uint8, "uint8"),
+        ("wrong-units", np.uint8, "int16"),
+        ("wrong-units", np.int16, "int16"),
+        ("gaussian-noise", np.float64, "float32"),
+    ],
+)
+def test_integers_stay_integers(tmp_path: Path, kind: str, stored: type, expected: str) -> None:
+    import nibabel
+
+    source = source_of(tmp_path, n_cases=1)
+    write_volume(
+        source.cases[0].images[0],
+        np.rint(np.maximum(box_image(box_label(SHAPE)), 0)).astype(stored),
+        spacing_mm=(1, 1, 1),
+    )
+    dirty, _ = written(source, share=1.0, kinds=[kind], level="high")
+    image = nibabel.load(dirty.cases[0].images[0])
+    assert image.get_data_dtype() == expected
+    assert image.dataobj.slope == 1.0
+    if expected != "float32":
+        volume, plan = (
+            read_case(source.cases[0], source),
+            plan_corruption(source, tmp_path / "Dataset003_X", share=1.0, kinds=[kind], level="high"),
+        )
+        faulty = put_fault(volume, plan.dirty[0].faults[0], source)
+        np.testing.assert_array_equal(read_case(dirty.cases[0], dirty).image, np.rint(faulty.volume.image))
+
+
+def test_a_scaled_nifti_is_stored_unscaled(tmp_path: Path) -> None:
+    import nibabel
+
+    source = source_of(tmp_path, n_cases=1)
+    path = source.cases[0].images[0]
+    image = nibabel.load(path)
+    scaled = nibabel.Nifti1Image(np.rint(image.get_fdata()).astype(np.int16), image.affine)
+    scaled.header.set_slope_inter(0.5, -3.0)
+    scaled.to_filename(path)
+    dirty, _ = written(source, share=1.0, kinds=["contrast"], level="high")
+    after, before = read_case(dirty.cases[0], dirty).image, read_case(source.cases[0], source).image
+    np.testing.assert_allclose(after, before.mean() + 0.5 * (before - before.mean()), rtol=1e-4, atol=1e-4)
+
+
+def test_all_channels_in_one_file(tmp_path: Path) -> None:
+    import nibabel
+
+    source = source_of(tmp_path, n_cases=1, n_channels=2)
+    first, second = (nibabel.load(path) for path in source.cases[0].images)
+    joined = np.stack([first.get_fdata(dtype=np.float32), second.get_fdata(dtype=np.float32)], axis=-1)
+    nibabel.Nifti1Image(joined, first.affine).to_filename(source.cases[0].images[0])
+    source.cases[0].images[1].unlink()
+    source = open_dataset(source.folder)
+    dirty, _ = written(source, share=1.0, kinds=["blur"], level="low")
+    assert len(dirty.cases[0].images) == 1
+    assert read_case(dirty.cases[0], dirty).image.shape == (2, *SHAPE)
+
+
+def test_readers_that_reorient_lay_each_file_by_its_own_header(tmp_path: Path) -> None:
+    source = source_of(tmp_path, n_cases=1)
+    edit_dataset_json(source.folder, overwrite_image_reader_writer="NibabelIOWithReorient")
+    label_path = source.cases[0].label
+    flipped = np.diag([-1.0, 1.0, 1.0])
+    write_volume(label_path, box_label(SHAPE)[:, :, ::-1], origin_mm=(SHAPE[2] - 1.0, 0.0, 0.0), direction=flipped)
+    source = open_dataset(source.folder)
+    clean = read_case(source.cases[0], source)
+    np.testing.assert_array_equal(clean.label > 0, clean.image[0] > 50)
+    dirty, _ = written(source, share=1.0, kinds=["swapped-classes"])
+    volume = read_case(dirty.cases[0], dirty)
+    np.testing.assert_array_equal(volume.label > 0, clean.label > 0)
+    np.testing.assert_array_equal(volume.label == 1, clean.label == 2)
+    assert sitk.ReadImage(str(dirty.cases[0].label)).GetDirection()[0] == -1.0
+
+
+def test_a_kind_that_changes_nothing_gives_way(tmp_path: Path) -> None:
+    """All phantoms have one label: that of another case is the same."""
+    source = source_of(tmp_path, n_cases=4)
+    dirty, result = written(source, share=1.0, kinds=["other-label", "blur"])
+    assert {row["kind"] for row in key_of(dirty).values()} == {"blur"}
+    assert len(result.substituted) == 2
+    assert result.failures == ()
+
+
+def test_bad_cases_fail_alone(tmp_path: Path) -> None:
+    source = source_of(tmp_path, n_cases=5)
+    truncate(source.folder / "imagesTr/case_01_0000.nii.gz")
+    (source.folder / "labelsTr/case_03.nii.gz").unlink()
+    code, _ = run(source.folder, "-o", tmp_path / "Dataset002_Dirty", "--share", 1, "--kinds", "blur,eroded")
+    assert code != 0
+    dirty = open_dataset(tmp_path / "Dataset002_Dirty")
+    assert [case.case_id for case in dirty.cases] == ["case_00", "case_02", "case_04"]
+    assert set(key_of(dirty)) == {case.case_id for case in dirty.cases}
+    failures = read_table(dirty.folder / "failures.csv", FAILURES)
+    assert [(row["case"], row["step"]) for row in failures] == [("case_01", "corrupt"), ("case_03", "read")]
+    assert dirty.raw["numTraining"] == 3
+
+
+def test_exit_codes(tmp_path: Path) -> None:
+    source = source_of(tmp_path, n_cases=3)
+    truncate(source.folder / "imagesTr/case_01_0000.nii.gz")
+    arguments = ("corrupt", source.folder, "-o", tmp_path / "Dataset002_Dirty", "--share", 1, "--kinds", "gamma")
+    done = auvtool(*arguments)
+    assert done.returncode == ExitCode.SOME_CASES_FAILED
+    assert "1 of 3 cases failed" in done.stderr
+    assert done.stdout == ""
+    for extra, code in (((), ExitCode.USAGE), (("--force",), ExitCode.SOME_CASES_FAILED)):
+        assert auvtool(*arguments, *extra).returncode == code
+    assert "Traceback" not in done.stderr
+
+
+def test_nothing_is_written_where_no_fault_can_be_put_in(tmp_path: Path) -> None:
+    source = source_of(tmp_path, n_cases=2, shape=(1, 10, 12))
+    with pytest.raises(InputError, match="expected a case that a fault can be put into"):
+        written(source, share=1.0, kinds=["thick-slices"])
+    assert [path.name for path in tmp_path.iterdir()] == ["Dataset001_All"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"share": 0.0}, "--share"),
+        ({"share": 1.5}, "--share"),
+        ({"share": 0.5, "kinds": ["fog"]}, "got fog"),
+        ({"share": 0.5, "kinds": ["blur", "blur"]}, "one twice"),
+        ({"share": 0.5, "kinds": []}, "got none"),
+    ],
+)
+def test_wrong_options(tmp_path: Path, options: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        plan_corruption(source_of(tmp_path), tmp_path / "Dataset002_Dirty", **options)
+
+
+@pytest.mark.parametrize("name", ["Dirty", "Dataset1_Dirty", "Dataset001_Dirty", "nowhere/Dataset002_Dirty"])
+def test_wrong_names(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError):
+        plan_corruption(source_of(tmp_path), tmp_path / name, share=0.5)
+
+
+def test_a_plain_folder_is_refused(tmp_path: Path) -> None:
+    source = source_of(tmp_path)
+    plain = open_dataset(source.cases[0].images[0].parent, labels=source.folder / "labelsTr")
+    with pytest.raises(InputError, match="nnU-Net raw data set"):
+        plan_corruption(plain, tmp_path / "Dataset002_Dirty", share=0.5)
+
+
+def test_force_replaces_what_corrupt_made_and_nothing_else(tmp_path: Path) -> None:
+    source = source_of(tmp_path, n_cases=4)
+    folder = tmp_path / "Dataset002_Dirty"
+    assert run(source.folder, "-o", folder, "--kinds", "blur", "--share", 1)[0] == 0
+    assert len(list((folder / "imagesTr").iterdir())) == 4
+    with pytest.raises(UsageError, match="--force"):
+        plan_corruption(source, folder, share=0.5)
+    assert run(source.folder, "-o", folder, "--kinds", "eroded", "--share", 0.5, "--force")[0] == 0
+    assert list((folder / "imagesTr").iterdir()) == []
+    assert len(list((folder / "labelsTr").iterdir())) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["Dataset001_All", "Dataset002_Dirty"]
+    # Neither a data set of someone's own, nor the one that this one is made from.
+    other = write_raw_dataset(tmp_path / "Dataset003_Own")
+    for target, of in ((other, source), (folder, open_dataset(folder))):
+        with pytest.raises(UsageError, match="corrupt did not make"):
+            plan_corruption(of, target, share=0.5, force=True)
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    source = source_of(tmp_path, n_cases=4)
+    code, said = run(source.folder, "-o", tmp_path / "Dataset002_Dirty", "--kinds", "blur", "--dry-run")
+    assert code == 0
+    assert "1 of 4 cases of Dataset001_All would get a fault: blur 1" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["Dataset001_All"]
+
+
+def test_the_manifest_stands_beside_the_key(tmp_path: Path) -> None:
+    source = source_of(tmp_path, n_cases=4)
+    assert run(source.folder, "-o", tmp_path / "Dataset002_Dirty", "--seed", 3, "--kinds", "blur,holes")[0] == 0
+    manifest = json.loads((tmp_path / "Dataset002_Dirty/answer_key.csv.manifest.json").read_text())
+    assert manifest["command"] == "corrupt"
+    assert manifest["options"]["seed"] == 3
+    assert manifest["counts"] == {"cases": 4, "dirty": 1, "failed": 0}
+    assert list(manifest["inputs"]) == [str(source.folder)]
+
+
+def test_both_data_sets_can_be_moved_together_and_far_ones_are_named_whole(tmp_path: Path) -> None:
+    source = source_of(tmp_path / "raw", n_cases=4)
+    assert run(source.folder, "-o", tmp_path / "raw/Dataset002_Dirty", "--kinds", "blur")[0] == 0
+    assert run(source.folder, "-o", tmp_path / "Dataset002_Dirty", "--kinds", "blur")[0] == 0
+    assert len(open_dataset(tmp_path / "Dataset002_Dirty").cases) == 4
+    (tmp_path / "raw").rename(tmp_path / "moved")
+    moved = open_dataset(tmp_path / "moved/Dataset002_Dirty")
+    assert len(moved.cases) == 4
+    assert len(read_case(moved.cases[0], moved).image) == 1
+
+
+def test_nnunet_verifies_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from multiprocessing.dummy import Pool
+
+    from nnunetv2.experiment_planning import verify_dataset_integrity as verify
+
+    dirty, _ = written(source_of(tmp_path, n_cases=6, n_channels=2), share=0.7)
+
+    class Threads:
+        """Its two processes as threads: each process would import nnU-Net anew."""
+
+        @staticmethod
+        def get_context(method: str) -> object:
+            return type("Context", (), {"Pool": staticmethod(Pool)})
+
+    monkeypatch.setattr(verify, "multiprocessing", Threads)
+    verify.verify_dataset_integrity(str(dirty.folder), num_processes=1)
+    assert "verify_dataset_integrity Done" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_run_leaves_no_half_data_set(tmp_path: Path, how: signal.Signals) -> None:
+    source = source_of(tmp_path, n_cases=60, shape=(30, 64, 64))
+    command = [sys.executable, "-m", "auvtool", "corrupt", str(source.folder), "-o", str(tmp_path / "Dataset002_Dirty")]
+    process = subprocess.Popen([*command, "--share", "1", "-q"], stderr=subprocess.DEVNULL, env={**os.environ})
+    try:
+        end = time.monotonic() + 60
+        while not any(tmp_path.glob(".tmp-*/imagesTr/*.gz")):
+            assert time.monotonic() < end
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(how)
+        process.wait(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert "Dataset002_Dirty" not in left
+    if how == signal.SIGTERM:
+        assert left == ["Dataset001_All"]
+    assert run(source.folder, "-o", tmp_path / "Dataset002_Dirty", "--share", 0.05)[0] == 0
+
+
+def test_a_case_that_no_reader_foresaw_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    source = source_of(tmp_path, n_cases=2)
+    monkeypatch.setattr("auvtool.corrupting.put_fault", broken)
+    seen: list[SpoiltCase] = []
+    plan = plan_corruption(source, tmp_path / "Dataset002_Dirty", share=0.5)
+    with pytest.raises(InputError, match="Unable to allocate"):
+        write_corrupt_dataset(plan, options={}, on_case=seen.append)
+    assert "MemoryError" in str(seen[0].error)
+
+
+def test_the_help_names_every_kind_and_its_levels() -> None:
+    text = " ".join((corrupt_command.__doc__ or "").split())
+    images, labels = text.split("Faults of images: ")[1].split(". Faults of labels: ")
+    graded, null_tests = images.split("; null tests, which change gain and offset alone: ")
+    named = {
+        "image": graded.split(", ") + null_tests.split(", "),
+        "label": labels.split(". ")[0].split(", "),
+    }
+    for of, names in named.items():
+        assert set(names) == {kind for kind, facts in KINDS.items() if facts.of == of}
+    assert null_tests.split(", ") == [kind for kind, facts in KINDS.items() if facts.null_test]
+    one_level = labels.split(". ")[1].split(" have one level")[0].replace(" and ", ", ").split(", ")
+    assert set(one_level) == {kind for kind, facts in KINDS.items() if len(facts.levels) == 1}
