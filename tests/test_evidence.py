@@ -1,0 +1,126 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from features import case_features, random_maps
+
+from auvtool.evidence import LIMIT, evidence_of
+from auvtool.feature_store import AGREEMENT_COLUMNS, FeatureHeader
+from auvtool.quantification import quantify
+from auvtool.quantifiers.deviation import deviation
+from auvtool.robust import left_out_distance, robust_z
+from auvtool.score_options import score_options
+from auvtool.scoring import score_cases
+
+HEADER = FeatureHeader("identity", "1", None, "mask-box", "raw", "D", ((1, "liver"), (2, "tumour")))
+GROUPS = {
+    *("scale", "channels", "voxels", "agreement", "shape", "boundary"),
+    *("quality", "presence", "features", "template"),
+}
+
+
+@pytest.fixture(scope="module")
+def cases():
+    """Twelve cases of different sizes; the last one has no tumour."""
+    whole = [
+        case_features(f"case_{n:02d}", random_maps(n, shape=(4 + n % 5, 9, 7)), dice=(0.5 + n / 30, 0.9 - n / 30))
+        for n in range(11)
+    ]
+    return [*whole, case_features("case_11", [random_maps(11)[0], None])]
+
+
+@pytest.fixture(scope="module")
+def evidence(cases):
+    return evidence_of(cases)
+
+
+def test_names_are_unique_and_the_same_for_all_data_sets(cases, evidence):
+    assert len(set(evidence.names)) == len(evidence.names) == len(evidence.groups)
+    assert set(evidence.groups) == GROUPS
+    assert evidence_of(cases[3:7]).names == evidence.names
+    assert evidence.items.shape == (12, len(evidence.names) - len(evidence.blocks), 2)
+    assert evidence.z().shape == (12, len(evidence.names), 2)
+
+
+def test_items_stand_under_their_names(cases, evidence):
+    where = {name: place for place, name in enumerate(evidence.names)}
+    for name, column in (("dice", 0), ("iou", 1)):
+        expected = [case.agreement[:, column] for case in cases]
+        np.testing.assert_array_equal(evidence.items[:, where[f"agreement: {name}"]], expected)
+    assert AGREEMENT_COLUMNS[:2] == ("dice", "iou")
+    expected = [case.evidence.label_shape[:, 0] for case in cases]
+    np.testing.assert_array_equal(evidence.items[:, where["shape: log_volume_mm3"]], expected)
+    residual = evidence.items[:, where["voxels: residual probability"]]
+    assert residual[:, 0].tolist() == [case.log_residual_probability for case in cases]
+    assert np.isnan(residual[:, 1]).all()  # of the case, which stands in the first class's place
+
+
+def test_an_absent_class_says_that_it_is_absent_and_nothing_else(evidence):
+    items = evidence.items[11, :, 1]
+    where = evidence.names.index("presence: absent")
+    assert items[where] == 1.0
+    assert np.isnan(np.delete(items, where)).all()
+    assert (np.delete(evidence.items[:, where].ravel(), 23) == 0.0).all()
+    assert all(np.isnan(block[11, 1]).all() for block in evidence.blocks.values())
+    z = evidence.z()[11, :, 1]
+    assert z[where] > 3.0
+    assert np.isnan(np.delete(z, where)).all()
+
+
+def test_z_of_a_block_is_that_of_the_distance_among_the_members(cases, evidence):
+    members = np.arange(2, 11)
+    place = evidence.names.index("features: of the class")
+    vectors = np.stack([case.class_features[0] for case in cases[2:11]]).astype(np.float64)
+    expected = robust_z(np.log(left_out_distance(vectors)), limit=LIMIT)
+    assert evidence.z(members)[:, place, 0] == pytest.approx(np.maximum(expected, 0.0))
+
+
+def test_z_depends_on_the_members_and_on_nobody_else(cases, evidence):
+    members = np.array([7, 0, 3, 10, 4, 1, 9, 2, 8])
+    np.testing.assert_allclose(evidence.z(members), evidence_of([cases[m] for m in members]).z(), atol=1e-9)
+    np.testing.assert_allclose(evidence.z(members), evidence.z(np.sort(members))[np.argsort(np.argsort(members))])
+    assert not np.allclose(evidence.z(members)[0], evidence.z()[7], equal_nan=True)
+
+
+def test_a_linear_effect_of_size_is_taken_out_of_spectra(evidence):
+    effect = np.nan_to_num(evidence.sizes) @ [0.7, -2.0] + 3.0
+    items = evidence.items.copy()
+    items[:, evidence.of_size] += effect[:, None]
+    np.testing.assert_allclose(replace(evidence, items=items).z(), evidence.z(), atol=1e-5)
+    of_size = {evidence.groups[place] for place in evidence.of_size}
+    assert of_size == {"scale", "channels"}
+
+
+def test_too_few_cases_keep_their_size(evidence):
+    members = np.arange(7)
+    items = evidence.items.copy()
+    items[:, evidence.of_size] += 100.0 * np.nan_to_num(evidence.sizes[:, :, :1]).transpose(0, 2, 1)
+    assert not np.allclose(replace(evidence, items=items).z(members), evidence.z(members), equal_nan=True)
+
+
+def test_missing_numbers_do_not_cost_the_vector(cases):
+    lacking = cases[2].evidence.label_shape.copy()
+    lacking[0, 3] = np.nan
+    some = list(cases)
+    some[2] = replace(cases[2], evidence=replace(cases[2].evidence, label_shape=lacking))
+    found = evidence_of(some)
+    others = [case.evidence.label_shape[0, 3] for number, case in enumerate(cases) if number != 2]
+    assert found.blocks["shape: all of it"][2, 0, 3] == pytest.approx(np.median(others))
+    assert not np.isnan(found.z()[2, found.names.index("shape: all of it"), 0])
+
+
+def test_deviation_is_that_of_the_evidence(cases, evidence):
+    expected = deviation(evidence.z(), evidence.groups)
+    options = score_options("deviation")
+    np.testing.assert_array_equal(quantify(cases, HEADER, options).of_cases, expected)
+    scoring = score_cases(cases, HEADER, options)
+    np.testing.assert_array_equal(scoring.whole_cases.values, expected)
+    auv = (expected - expected.min()) / (expected.max() - expected.min())
+    np.testing.assert_allclose(scoring.whole_cases.auv, auv, atol=1e-12)
+
+
+def test_deviation_of_cases_does_not_depend_on_their_order(cases, evidence):
+    order = np.random.default_rng(0).permutation(len(cases))
+    found = evidence_of([cases[place] for place in order])
+    expected = deviation(evidence.z(), evidence.groups)[order]
+    assert deviation(found.z(), found.groups) == pytest.approx(expected)
