@@ -5,6 +5,7 @@ trained may not have seen the faults that it is judged by: of one kind, none of 
 half of all families that the draw takes its faults from.
 """
 
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -362,4 +363,7 @@ def summary(found: Contaminated, *, kinds: Kinds = KINDS) -> list[Row]:
 def _mean_of_kinds(name: str, areas: Float[np.ndarray, " kind"], resampled: Float[np.ndarray, "kind resample"]) -> Row:
     if not areas.size:
         return {name: None, **_bounds(name, None)}
-    return {name: float(areas.mean()), **_bounds(name, percentile_interval(resampled.mean(axis=0)))}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a resample without a copy of any kind has no mean
+        of_resamples = np.nanmean(resampled, axis=0)  # a kind of few copies may have none in a resample
+    return {name: float(areas.mean()), **_bounds(name, percentile_interval(of_resamples))}
