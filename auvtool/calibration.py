@@ -187,6 +187,7 @@ def reasons(
     """The most deviant evidence of each case in words, at most `n` of different groups, e.g. "boundary: edge_share of
     liver z -4.1"."""
     of_case = np.abs(np.where(np.isnan(z), 0.0, z))
+    of_classes = ~np.isnan(z[:, :, 1:]).all(axis=(0, 2))  # what is of the case stands in the first class's place
     said = []
     for case, magnitudes in enumerate(of_case):
         parts: list[str] = []
@@ -198,7 +199,7 @@ def reasons(
                 break
             if group not in groups:
                 groups.add(group)
-                where = f" of {class_names[class_index]}" if len(class_names) > 1 else ""
+                where = f" of {class_names[class_index]}" if of_classes[name] else ""
                 parts.append(f"{names[name]}{where} z {z[case, name, class_index]:+.1f}")
         said.append("; ".join(parts))
     return said

@@ -117,8 +117,11 @@ def test_probabilities_keep_the_order_and_the_prior():
 
 def test_reasons_name_the_strangest_of_each_group():
     z = np.array([[[1.0, -5.0], [4.0, 0.0], [3.0, 0.0]], [[0.5, 0.5], [np.nan, np.nan], [0.0, 0.0]]])
-    said = reasons(z, ["shape: holes", "shape: area", "image: noise"], ["liver", "tumour"])
+    names = ["shape: holes", "shape: area", "image: noise"]
+    said = reasons(z, names, ["liver", "tumour"])
     assert said == ["shape: holes of tumour z -5.0; image: noise of liver z +3.0", ""]
+    z[:, 2, 1] = np.nan  # of the case, not of a class
+    assert reasons(z, names, ["liver", "tumour"])[0] == "shape: holes of tumour z -5.0; image: noise z +3.0"
 
 
 def test_calibrate_ranks_spoiled_cases_first_and_says_why(cases, copies):
