@@ -72,7 +72,8 @@ def image_quality(image: Volume, spacing_mm: tuple[float, float, float]) -> Floa
       second differences across slices;
     - gradient_*: mean absolute difference of neighbours; gradient_ratio: of d to the mean of h and w;
     - slice_likeness: correlation of neighbouring slices (mean, least); slice_step: norm of their difference
-      (coefficient of variation, and the least in units of the median: slices stored twice or thicker than they say);
+      (coefficient of variation, and the least in units of the median: slices stored twice or thicker than
+      they say; nan where most of them are equal);
     - band_*: log share of the power (less the mean, Hann window) in four bands of frequency, radial and by axis;
     - lines_*: standard deviation of the log energy of k-space lines about their running median; comb_*: how far every
       n-th line stands out, n = 2 to 6 (ghosts); peak: the largest log magnitude above its neighbourhood (spikes);

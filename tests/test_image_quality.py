@@ -29,7 +29,7 @@ def test_each_fault_moves_its_number(image):
     blurred = quality_of(ndimage.gaussian_filter(image, (0, 2, 2)))
     assert blurred["band_3"] < clean["band_3"]
     assert blurred["gradient_h"] < clean["gradient_h"]
-    doubled = quality_of(np.repeat(image[::2], 2, axis=0))
+    doubled = quality_of(np.repeat(image, np.where(np.arange(16) % 3 == 0, 2, 1), axis=0))
     assert doubled["slice_step_least"] == 0 < clean["slice_step_least"]
     assert doubled["slice_step_variation"] > clean["slice_step_variation"]
     spectrum = np.fft.fft2(image)
