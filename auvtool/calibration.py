@@ -96,6 +96,8 @@ class DirtModel:
 
     def suspicion(self, designs: Float[np.ndarray, "case feature"]) -> Float[np.ndarray, " case"]:
         """High = dirty; without unit."""
+        if len(self._trees.classes_) < 2:  # every kind was held out: nothing is known but the deviation
+            return np.asarray(_DEVIATION_WEIGHT * designs[:, -1])
         votes = np.clip(self._trees.predict_proba(designs)[:, 1], 0.01, 0.99)
         return np.asarray(np.log(votes / (1.0 - votes)) + _DEVIATION_WEIGHT * designs[:, -1])
 

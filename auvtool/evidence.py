@@ -162,7 +162,9 @@ def _log_scale(spectrum: Spectrum, energy: Energy) -> float:
 
 
 def _of_case(vectors: Sequence[np.ndarray], n_classes: int) -> np.ndarray:
-    stacked = np.stack(vectors).astype(np.float64)
+    length = max(len(vector) for vector in vectors)
+    # The encoder saw nothing of a case whose label is empty.
+    stacked = np.stack([vector if len(vector) else np.full(length, np.nan) for vector in vectors]).astype(np.float64)
     block = np.full((len(stacked), n_classes, stacked.shape[1]), np.nan)
     block[:, 0] = stacked
     return block

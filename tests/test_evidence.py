@@ -124,3 +124,13 @@ def test_deviation_of_cases_does_not_depend_on_their_order(cases, evidence):
     found = evidence_of([cases[place] for place in order])
     expected = deviation(evidence.z(), evidence.groups)[order]
     assert deviation(found.z(), found.groups) == pytest.approx(expected)
+
+
+def test_an_empty_label_among_others_is_evidence_and_no_error():
+    cases = [case_features(f"case_{n}", random_maps(n)) for n in range(9)]
+    empty = case_features("empty", [None, None])
+    cases.append(replace(empty, evidence=replace(empty.evidence, image_features=np.empty(0, dtype=np.float32))))
+    found = evidence_of(cases)
+    z = found.z()
+    assert z[-1, found.names.index("presence: absent")].min() > 1
+    assert np.isnan(z[-1, found.names.index("features: of the image")]).all()

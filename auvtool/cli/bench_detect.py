@@ -7,7 +7,7 @@ import typer
 
 from auvtool import console
 from auvtool.cli.case_ids import parse_case_ids
-from auvtool.cli.options import Device, Force, Jobs, Seed, names_of
+from auvtool.cli.options import Device, Jobs, Seed, names_of
 from auvtool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ def detect(
     seed: Seed = 0,
     device: Device = "cpu",
     jobs: Jobs = 1,
-    force: Force = False,
 ) -> None:
     """Put known faults into copies of clean cases, and see which scores find them.
 
@@ -78,6 +77,8 @@ def detect(
         seed=seed,
         only=only or (),
     )
+    if (output / "dataset.json").exists():
+        raise UsageError(f"-o: expected a folder of its own, got the data set {output}; name another")
     output.mkdir(exist_ok=True)
     for problem in steps.write_key(plan):
         console.detail(problem)

@@ -103,7 +103,8 @@ class LiteMedSam:
     def encode(self, slices: np.ndarray) -> torch.Tensor:
         """Image embeddings (slice, 256, 64, 64) of slices (slice, h, w)."""
         embeddings = torch.empty((len(slices), 256, 64, 64), device=self.device)
-        keys = [hashlib.blake2b(np.ascontiguousarray(one).data, digest_size=16).digest() for one in slices]
+        # Equal bytes in another shape are another slice.
+        keys = [str(one.shape).encode() + hashlib.blake2b(np.ascontiguousarray(one).data).digest() for one in slices]
         new = [row for row, key in enumerate(keys) if key not in self._encoded]
         for row in set(range(len(slices))) - set(new):
             embeddings[row] = self._encoded[keys[row]]
