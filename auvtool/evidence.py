@@ -25,6 +25,7 @@ from auvtool.spectrum import CENTERINGS, UNFOLDINGS
 
 LIMIT = 50.0  # of a z
 _TINY = 1e-12
+_LEAST_TO_FIT = 8
 _ENERGIES: tuple[Energy, ...] = get_args(Energy)
 
 
@@ -186,13 +187,19 @@ def _filled(block: np.ndarray) -> np.ndarray:
 def _without_size(
     items: Float[np.ndarray, "case item class"], sizes: Float[np.ndarray, "case class 2"]
 ) -> Float[np.ndarray, "case item class"]:
-    """Items less their least-squares fit by log volume and log slices, class by class."""
+    """Items less their least-squares fit by log volume and log slices, each on the cases that have it, class by class.
+
+    An item that fewer than eight cases have stays as it is.
+    """
     left = items.copy()
     for c in range(items.shape[2]):
-        usable = np.isfinite(sizes[:, c]).all(axis=1) & np.isfinite(items[:, :, c]).all(axis=1)
-        if usable.sum() < 8:
-            continue
-        design = np.concatenate([np.ones((usable.sum(), 1)), sizes[usable, c]], axis=1)
-        fit, *_ = np.linalg.lstsq(design, items[usable, :, c], rcond=None)
-        left[usable, :, c] -= design @ fit
+        usable = np.isfinite(items[:, :, c]) & np.isfinite(sizes[:, c]).all(axis=1)[:, None]
+        # Most items are defined in the same cases: one fit for each set of cases.
+        for cases in np.unique(usable, axis=1).T:
+            if cases.sum() < _LEAST_TO_FIT:
+                continue
+            same = np.flatnonzero((usable == cases[:, None]).all(axis=0))
+            design = np.concatenate([np.ones((cases.sum(), 1)), sizes[cases, c]], axis=1)
+            fit, *_ = np.linalg.lstsq(design, items[np.ix_(np.flatnonzero(cases), same, [c])][..., 0], rcond=None)
+            left[np.ix_(np.flatnonzero(cases), same, [c])] -= (design @ fit)[..., None]
     return left

@@ -134,3 +134,18 @@ def test_an_empty_label_among_others_is_evidence_and_no_error():
     z = found.z()
     assert z[-1, found.names.index("presence: absent")].min() > 1
     assert np.isnan(z[-1, found.names.index("features: of the image")]).all()
+
+
+def test_a_missing_item_of_one_case_costs_no_other_its_fit():
+    from auvtool.evidence import _without_size
+
+    rng = np.random.default_rng(0)
+    sizes = rng.normal(size=(20, 1, 2))
+    line = 3 + sizes @ np.array([2.0, -1.0])  # (case, class)
+    items = np.stack([line, 5 * line, np.full_like(line, np.nan)], axis=1)
+    items[4, 0] = np.nan  # one case lacks the first item, all the third
+    left = _without_size(items, sizes)
+    assert np.isnan(left[4, 0]).all()
+    assert np.isnan(left[:, 2]).all()
+    assert np.delete(left[:, 0], 4) == pytest.approx(0, abs=1e-9)
+    assert left[:, 1] == pytest.approx(0, abs=1e-9)
