@@ -198,8 +198,10 @@ def _without_size(
         for cases in np.unique(usable, axis=1).T:
             if cases.sum() < _LEAST_TO_FIT:
                 continue
-            same = np.flatnonzero((usable == cases[:, None]).all(axis=0))
+            same = (usable == cases[:, None]).all(axis=0)
             design = np.concatenate([np.ones((cases.sum(), 1)), sizes[cases, c]], axis=1)
-            fit, *_ = np.linalg.lstsq(design, items[np.ix_(np.flatnonzero(cases), same, [c])][..., 0], rcond=None)
-            left[np.ix_(np.flatnonzero(cases), same, [c])] -= (design @ fit)[..., None]
+            values = items[cases][:, same, c]
+            fit, *_ = np.linalg.lstsq(design, values, rcond=None)
+            of_class = left[:, :, c]
+            of_class[np.outer(cases, same)] = (values - design @ fit).ravel()
     return left
