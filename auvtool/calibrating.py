@@ -1,5 +1,6 @@
 """A data set's own cases made dirty on purpose, learnt from, and judged: the step behind `auvtool calibrate`."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,6 +77,8 @@ def settings_of(header: FeatureHeader, *, weights: Path | None, device: str) -> 
             "mask-box"
         )
     options = header.options
+    if options.get("store") == "maps":
+        raise UsageError("F.h5: expected features with spectra, got maps only; extract with --store spectrum or both")
     limit = options.get("max_slices")
     return ExtractionSettings(
         extractor=header.extractor,
@@ -137,6 +140,7 @@ def extract_copies(plan: ExtractionPlan, *, jobs: int, on_case: Callable[[CaseOu
         AuvtoolError: see `run_extraction`.
     """
     run_extraction(plan, jobs=jobs, force=True, on_case=on_case)
+    shutil.rmtree(plan.parts, ignore_errors=True)  # kept for failed cases, which would fail again
 
 
 def calibrate(
@@ -167,14 +171,21 @@ def calibrate(
     evidence = evidence_of([*cases, *(copy for copy, _ in usable)])
     specimens = [Specimen(place, case.case_id) for place, case in enumerate(cases)]
     specimens += [Specimen(len(cases) + place, part[0], part[1]) for place, (_, part) in enumerate(usable)]
-    designs = training_designs(evidence, specimens, seed=seed)
     families = {name: kind.family for name, kind in KINDS.items()}
+    designs = training_designs(evidence, specimens, families, seed=seed)
     unseen = suspicion_of_unseen_kinds(designs, specimens, families, seed=seed)
     z = evidence.z(np.arange(len(cases)))
     suspicion = CrossFitted(designs, specimens, seed=seed).suspicion(
         design(z, evidence.groups), [case.case_id for case in cases]
     )
     scale = _probability_scale(unseen, specimens, families, prior=prior)
+    if scale.slope <= 0.0:
+        raise InputError(
+            "calibrate",
+            expected="copies that differ from the cases",
+            found="models no better than chance on faults that they have not seen",
+            cure="use --quantifier deviation, or more --cases and --per-case",
+        )
     said = reasons(z, evidence.names, [name for _, name in header.channels])
     made_by = f"{len(usable)} copies; prior {prior:g}; seed {seed}"
     rows = _rows(cases, header, scale.probability(suspicion), said, made_by=made_by)
@@ -233,7 +244,7 @@ def _rows(
     *,
     made_by: str,
 ) -> list[Row]:
-    scoring = score_cases(cases, header, score_options("deviation"))
+    scoring = score_cases(cases, header, score_options("volume"))
     axis = fit_axis(probabilities, high="uncertain")
     auv = np.full(len(cases), np.nan) if axis is None else place(probabilities, axis)
     method = f"{scoring.method.split(';')[0]}; {made_by}"

@@ -37,12 +37,12 @@ def design(z: Float[np.ndarray, "case name class"], groups: Sequence[str]) -> Fl
 
 
 def training_designs(
-    evidence: Evidence, specimens: Sequence[Specimen], *, seed: int
+    evidence: Evidence, specimens: Sequence[Specimen], families: Mapping[str, str], *, seed: int
 ) -> Float[np.ndarray, "specimen feature"]:
     """The design of each specimen in the data set as it would be found.
 
     That of a case comes from the data set as it is, that of a copy from data sets in which a tenth of the cases are
-    replaced by their copies.
+    replaced by their copies with faults of the same family: no fault of another family moves what is usual there.
     """
     clean = {one.case_id: one.position for one in specimens if one.kind is None}
     members = np.array(list(clean.values()))
@@ -59,8 +59,10 @@ def training_designs(
     waiting = [waiting[i] for i in np.random.default_rng([seed, 2]).permutation(len(waiting))]
     while waiting:
         batch: dict[str, int] = {}
+        family = families[str(specimens[waiting[0]].kind)]
         for index in waiting:
-            if len(batch) < size and specimens[index].case_id not in batch:
+            same = families[str(specimens[index].kind)] == family
+            if same and len(batch) < size and specimens[index].case_id not in batch:
                 batch[specimens[index].case_id] = index
         chosen = members.copy()
         for case_id, index in batch.items():

@@ -1,5 +1,8 @@
 """One case through an extractor to its shard."""
 
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -70,6 +73,12 @@ def input_state(case: Case) -> str:
     if case.fault:
         texts.append(f"fault {case.fault.kind} {case.fault.level} {case.fault.seed}")
     return "; ".join(texts)
+
+
+def inputs_digest(cases: Sequence[Case]) -> str:
+    """SHA-256 of the ids, files and faults of some cases: it changes when any of them does."""
+    text = json.dumps(sorted((case.case_id, input_state(case)) for case in cases))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def extract_case(case: Case, task: CaseTask, extractor: Extractor) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ class Evidence:
     Attributes:
         names: "group: item", the items first, then the blocks.
         items: nan where a class is absent or an item is not of it.
-        blocks: block -> vectors; a block of the case fills the first class's place.
+        blocks: block -> vectors; a block of the case has one row, which counts as the first class.
         sizes: log volume and log number of slices, which spectra are residualised by.
         of_size: the items that are.
     """
@@ -57,13 +57,10 @@ class Evidence:
         chosen = np.arange(len(self.items)) if members is None else members
         items = self.items[chosen].copy()
         items[:, self.of_size] = _without_size(items[:, self.of_size], self.sizes[chosen])
-        distances = np.stack(
-            [
-                np.stack([left_out_distance(block[chosen, c]) for c in range(block.shape[1])], axis=1)
-                for block in self.blocks.values()
-            ],
-            axis=1,
-        )
+        distances = np.full((len(chosen), len(self.blocks), items.shape[2]), np.nan)
+        for row, block in enumerate(self.blocks.values()):
+            for c in range(block.shape[1]):
+                distances[:, row, c] = left_out_distance(block[chosen, c])
         z = robust_z(np.concatenate([items, np.log(distances + _TINY)], axis=1), limit=LIMIT)
         first = items.shape[1]
         z[:, first:] = np.maximum(z[:, first:], 0.0)  # nearer than usual is not suspect
@@ -85,13 +82,13 @@ def evidence_of(cases: Sequence[CaseFeatures]) -> Evidence:
     items = np.concatenate([items, absence[:, None]], axis=1)
     blocks = {
         "features: of the class": np.stack([case.class_features for case in cases]),
-        "features: of the image": _of_case([case.evidence.image_features for case in cases], items.shape[2]),
+        "features: of the image": _of_case([case.evidence.image_features for case in cases]),
         "features: of the image's spread": _of_case(
-            [np.log(np.abs(case.evidence.image_features) + 1e-6) for case in cases], items.shape[2]
+            [np.log(np.abs(case.evidence.image_features) + 1e-6) for case in cases]
         ),
-        "template: image": _of_case([case.evidence.image_thumbnail for case in cases], items.shape[2]),
+        "template: image": _of_case([case.evidence.image_thumbnail for case in cases]),
         "template: label": np.stack([case.evidence.label_thumbnail for case in cases]),
-        "quality: all of it": _of_case([case.evidence.image_quality for case in cases], items.shape[2]),
+        "quality: all of it": _of_case([case.evidence.image_quality for case in cases]),
         "boundary: all of it": np.stack([case.evidence.label_boundary for case in cases]),
         "shape: all of it": np.stack([case.evidence.label_shape for case in cases]),
         "agreement: all of it": np.stack([case.agreement for case in cases]),
@@ -162,13 +159,11 @@ def _log_scale(spectrum: Spectrum, energy: Energy) -> float:
     return float(np.log(semantic_perception_scale(spectrum, energy=energy, eps_rule="denominator") + _TINY))
 
 
-def _of_case(vectors: Sequence[np.ndarray], n_classes: int) -> np.ndarray:
+def _of_case(vectors: Sequence[np.ndarray]) -> np.ndarray:
     length = max(len(vector) for vector in vectors)
     # The encoder saw nothing of a case whose label is empty.
     stacked = np.stack([vector if len(vector) else np.full(length, np.nan) for vector in vectors]).astype(np.float64)
-    block = np.full((len(stacked), n_classes, stacked.shape[1]), np.nan)
-    block[:, 0] = stacked
-    return block
+    return stacked[:, None]
 
 
 def _filled(block: np.ndarray) -> np.ndarray:

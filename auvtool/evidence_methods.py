@@ -51,6 +51,7 @@ class CalibratedMethod:
             for place, item in enumerate(table.items)
             if item.kind is None or not null_tests[item.kind]
         ]
+        self._families = {item.kind: item.family or item.kind for item in table.items if item.kind}
         self._designs: np.ndarray | None = None
         self._models: dict[frozenset[str], CrossFitted] = {}
 
@@ -58,7 +59,7 @@ class CalibratedMethod:
         """See `Method`; from models that saw neither the case nor a kind that is held out."""
         evidence = self._table.evidence
         if self._designs is None:
-            self._designs = training_designs(evidence, self._specimens, seed=self._seed)
+            self._designs = training_designs(evidence, self._specimens, self._families, seed=self._seed)
         if held_out not in self._models:
             self._models[held_out] = CrossFitted(self._designs, self._specimens, held_out=held_out, seed=self._seed)
         designs = design(evidence.z(self._table.places(items)), evidence.groups)

@@ -49,6 +49,15 @@ def write_manifest(
     write_text(manifest_path(output), json.dumps(record, indent=1, ensure_ascii=False) + "\n", force=True)
 
 
+def recorded_option(output: Path, name: str) -> object:
+    """What the manifest of `output` says of an option; None where there is no readable manifest or no such option."""
+    try:
+        options = json.loads(manifest_path(output).read_text(encoding="utf-8"))["options"]
+        return options.get(name)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
 def input_digest(path: Path) -> str:
     """`sha256:` of a file's bytes; of a folder, `listing:` and the SHA-256 of its sorted file names and sizes.
 

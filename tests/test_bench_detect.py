@@ -57,6 +57,7 @@ def test_the_folder_is_filled(made):
     assert names == {
         "answer_key.csv",
         "features.identity.raw.h5",
+        "features.identity.raw.h5.manifest.json",
         *(f"{table}.identity.raw.csv" for table in ("paired", "detection", "summary")),
         "detection.identity.raw.md",
         *(f"detection_{level}.identity.raw.svg" for level in ("low", "medium", "high")),

@@ -60,11 +60,26 @@ def evidence(cases, copies):
 
 
 def test_designs_of_cases_are_those_of_the_data_set_as_it_is(evidence, specimens):
-    designs = training_designs(evidence, specimens, seed=0)
+    designs = training_designs(evidence, specimens, FAMILIES, seed=0)
     assert designs[:24] == pytest.approx(design(evidence.z(np.arange(24)), evidence.groups))
     # One copy in the place of its case moves the medians little, and where it was spoiled it stands out.
     quality = sorted(set(evidence.groups)).index("quality") - len(set(evidence.groups)) - 1
     assert designs[24:, quality].min() > np.median(designs[:24, quality])
+
+
+def test_a_copy_is_measured_among_copies_of_its_family_only(monkeypatch, evidence, specimens):
+    asked, measured = [], type(evidence).z
+
+    def spy(self, members=None):
+        asked.append(members)
+        return measured(self, members)
+
+    monkeypatch.setattr(type(evidence), "z", spy)
+    training_designs(evidence, specimens, FAMILIES, seed=0)
+    kinds = {one.position: one.kind for one in specimens}
+    families = [{FAMILIES[kinds[place]] for place in members if kinds[place]} for members in asked]
+    assert [len(found) for found in families] == [0] + [1] * (len(asked) - 1)
+    assert max(sum(kinds[place] is not None for place in members) for members in asked) == 2  # a tenth of 24
 
 
 def test_a_case_and_its_copies_are_in_one_fold_and_folds_are_even():
@@ -73,7 +88,7 @@ def test_a_case_and_its_copies_are_in_one_fold_and_folds_are_even():
 
 
 def test_faults_of_a_family_never_seen_are_found(evidence, specimens):
-    designs = training_designs(evidence, specimens, seed=0)
+    designs = training_designs(evidence, specimens, FAMILIES, seed=0)
     unseen = suspicion_of_unseen_kinds(designs, specimens, FAMILIES, seed=0)
     assert set(unseen) == {"resolution", "boundary"}
     for family, votes in unseen.items():
@@ -84,7 +99,7 @@ def test_faults_of_a_family_never_seen_are_found(evidence, specimens):
 
 
 def test_a_held_out_kind_and_the_case_itself_are_not_trained_on(monkeypatch, evidence, specimens):
-    designs = training_designs(evidence, specimens, seed=0)
+    designs = training_designs(evidence, specimens, FAMILIES, seed=0)
     seen = []
 
     class Spy:

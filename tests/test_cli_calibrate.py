@@ -99,6 +99,28 @@ def test_the_same_again_reuses_the_copies_and_gives_the_same_bytes(folder):
     assert Path("F.copies.h5").stat().st_mtime_ns == before.st_mtime_ns
 
 
+def test_copies_of_a_label_that_was_corrected_since_are_made_anew_when_asked(folder):
+    label = next(Path("Dataset900_Balls/labelsTr").iterdir())
+    shutil.copyfile(next(path for path in label.parent.iterdir() if path != label), label)
+    said, code = refused("Dataset900_Balls", "F.h5", "-o", "again.csv", *SMALL)
+    assert code == ExitCode.USAGE
+    assert "F.copies.h5: expected the copies that these options and cases ask for, got others" in said
+    done = run("calibrate", "Dataset900_Balls", "F.h5", "-o", "again.csv", "--force", *SMALL)
+    assert done.exit_code == 0, done.exception
+    assert "holds the copies" not in done.stderr
+
+
+def test_nothing_is_left_beside_the_copies(made):
+    assert not list(made[0].glob("*.parts"))
+
+
+def test_features_without_spectra_are_refused(folder):
+    extract("Dataset900_Balls", "-o", "M.h5", "--store", "maps")
+    said, code = refused("Dataset900_Balls", "M.h5", "-o", "T.csv", *SMALL)
+    assert code == ExitCode.USAGE
+    assert "got maps only" in said
+
+
 def test_copies_made_again_are_the_same(folder):
     done = run("calibrate", "Dataset900_Balls", "F.h5", "-o", "again.csv", "--copies", "C.h5", *SMALL)
     assert done.exit_code == 0, done.exception

@@ -61,7 +61,7 @@ def test_an_absent_class_says_that_it_is_absent_and_nothing_else(evidence):
     assert items[where] == 1.0
     assert np.isnan(np.delete(items, where)).all()
     assert (np.delete(evidence.items[:, where].ravel(), 23) == 0.0).all()
-    assert all(np.isnan(block[11, 1]).all() for block in evidence.blocks.values())
+    assert all(np.isnan(block[11, 1]).all() for block in evidence.blocks.values() if block.shape[1] > 1)
     z = evidence.z()[11, :, 1]
     assert z[where] > 3.0
     assert np.isnan(np.delete(z, where)).all()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auvtool.atomic import write_text
-from auvtool.case_extraction import CaseOutcome, ExtractionSettings
+from auvtool.case_extraction import CaseOutcome, ExtractionSettings, inputs_digest
 from auvtool.corruption.kinds import KINDS
 from auvtool.dataset import Case, Dataset
 from auvtool.errors import InputError, UsageError
@@ -19,6 +19,7 @@ from auvtool.extraction_plan import ExtractionPlan, plan_extraction
 from auvtool.faults import put_fault, split_copy_id
 from auvtool.faulty_copies import choose_cases, fault_combinations, faulty_copies
 from auvtool.feature_store import FeatureFile, FeatureHeader
+from auvtool.manifest import recorded_option, write_manifest
 from auvtool.quantification import read_cases
 from auvtool.schema import ANSWER_KEY, Row
 from auvtool.tables import read_table, write_table
@@ -151,7 +152,16 @@ def extract_features(plan: ExtractionPlan, *, jobs: int, on_case: Callable[[Case
     Raises:
         AuvtoolError: see `run_extraction`.
     """
-    return run_extraction(plan, jobs=jobs, force=True, on_case=on_case)
+    result = run_extraction(plan, jobs=jobs, force=True, on_case=on_case)
+    write_manifest(
+        plan.output,
+        command="bench detect",
+        options={**vars(plan.settings), "inputs_sha256": inputs_digest(plan.dataset.cases)},
+        inputs=[plan.dataset.folder],
+        counts={"cases": result.n_cases, "failed": len(result.failures)},
+        model_sha256=plan.header.weights_sha256,
+    )
+    return result
 
 
 def features_are_there(plan: DetectPlan, wanted: ExtractionPlan) -> bool:
@@ -164,7 +174,7 @@ def features_are_there(plan: DetectPlan, wanted: ExtractionPlan) -> bool:
         return False
     with FeatureFile(plan.features) as file:
         same = file.header.fingerprint == wanted.header.fingerprint
-        return same and set(file.case_ids) == {case.case_id for case in wanted.dataset.cases}
+    return same and recorded_option(plan.features, "inputs_sha256") == inputs_digest(wanted.dataset.cases)
 
 
 def read_items(plan: DetectPlan) -> tuple[FeatureHeader, list["Item"]]:

@@ -36,7 +36,12 @@ def detect(
     ] = None,
     max_slices: Annotated[int | None, typer.Option("--max-slices", min=1, help="As in extract.")] = 4,
     shares: Annotated[
-        str, typer.Option("--shares", metavar="P,P", help="Shares of dirty cases in a draw.")
+        str,
+        typer.Option(
+            "--shares",
+            metavar="P,P",
+            help="Shares of dirty cases in a draw; what compares cases with each other is measured at the middle one.",
+        ),
     ] = "0.05,0.1,0.2",
     draws: Annotated[int, typer.Option("--draws", min=1, help="Draws of which cases are dirty.")] = 20,
     search: Annotated[
@@ -153,4 +158,4 @@ def _shares(text: str) -> list[float]:
         raise UsageError(f"--shares: expected numbers like 0.05,0.1, got {text}; correct them") from error
     if not all(0.0 < share < 1.0 for share in shares):
         raise UsageError(f"--shares: expected shares between 0 and 1, got {text}; correct them")
-    return shares
+    return sorted(shares)

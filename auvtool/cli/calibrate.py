@@ -71,8 +71,10 @@ def calibrate(
 
     from auvtool.calibrating import calibrate as learn
     from auvtool.calibrating import extract_copies, plan_copies, settings_of
+    from auvtool.case_extraction import inputs_digest
     from auvtool.dataset import open_dataset, require_labels
     from auvtool.feature_store import FeatureFile
+    from auvtool.manifest import write_manifest
     from auvtool.quantification import read_cases
 
     if kept.is_file():
@@ -90,9 +92,15 @@ def calibrate(
         seed=seed,
         force=True,
     )
-    if kept.is_file() and _holds(kept, [case.case_id for case in plan.dataset.cases], plan.header.fingerprint):
+    digest = inputs_digest(plan.dataset.cases)
+    if kept.is_file() and _holds(kept, plan.header.fingerprint, digest):
         console.info(f"calibrate: {kept} holds the copies")
     else:
+        if kept.is_file() and not force:
+            raise UsageError(
+                f"{kept}: expected the copies that these options and cases ask for, got others; name another file with "
+                "--copies, or add --force to make them anew"
+            )
         with console.progress("calibrate: copies", len(plan.waiting())) as bar:
 
             def on_case(outcome: "CaseOutcome") -> None:
@@ -101,6 +109,14 @@ def calibrate(
                     console.detail(str(outcome.error))
 
             extract_copies(plan, jobs=jobs, on_case=on_case)
+        write_manifest(
+            kept,
+            command="calibrate",
+            options={"inputs_sha256": digest, "seed": seed, "cases": n_cases, "per_case": n_copies},
+            inputs=[dataset],
+            counts={"copies": len(plan.dataset.cases)},
+            model_sha256=header.weights_sha256,
+        )
     with FeatureFile(kept) as file:
         made = read_cases(file)
     found = learn(cases, made, header, prior=prior, seed=seed)
@@ -112,8 +128,6 @@ def calibrate(
         return
     write_table(found.rows, SCORES, output, requested=table_format, force=force)
     if output != STANDARD_STREAM and not is_stream(output):
-        from auvtool.manifest import write_manifest
-
         write_manifest(
             output,
             command="calibrate",
@@ -135,20 +149,13 @@ def _refuse_other_features(path: Path) -> None:
         raise UsageError(f"--copies: expected a file of copies, got {path} with case {other}; name another file")
 
 
-def _holds(path: Path, case_ids: list[str], fingerprint: str) -> bool:
-    """Whether the file was made for these copies; those that could not be made are not in it."""
-    from auvtool.extraction import failures_path
+def _holds(path: Path, fingerprint: str, digest: str) -> bool:
+    """Whether the file was made in this way, of these copies, from the files as they are now."""
     from auvtool.feature_store import FeatureFile
-    from auvtool.schema import FAILURES
-    from auvtool.tables import read_table
+    from auvtool.manifest import recorded_option
 
     with FeatureFile(path) as file:
-        if file.header.fingerprint != fingerprint:
-            return False
-        there = set(file.case_ids)
-    failed = failures_path(path)
-    there |= {str(row["case"]) for row in read_table(failed, FAILURES)} if failed.is_file() else set()
-    return there == set(case_ids)
+        return file.header.fingerprint == fingerprint and recorded_option(path, "inputs_sha256") == digest
 
 
 def _say(found: "Calibration", *, n_asked: int) -> None:
