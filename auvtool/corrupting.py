@@ -14,7 +14,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from auvtool.atomic import as_output_error, write_text
-from auvtool.corruption.kinds import KINDS, Level
+from auvtool.corruption.cases import Level
+from auvtool.corruption.kinds import KINDS
 from auvtool.dataset import Case, CaseProblem, Dataset, Fault, require_labels
 from auvtool.errors import AuvtoolError, InputError, OutputError, UsageError, one_line
 from auvtool.faults import FaultyVolume, put_fault

@@ -7,8 +7,9 @@ from typing import get_args
 import numpy as np
 
 from auvtool.arrays import LabelMap
+from auvtool.corruption.cases import CleanCase, Level, Parameters
 from auvtool.corruption.images import peak_signal_to_noise
-from auvtool.corruption.kinds import KINDS, CleanCase, Level, Parameters, corrupt_arrays
+from auvtool.corruption.kinds import KINDS, corrupt_arrays
 from auvtool.corruption.labels import severity_dice
 from auvtool.dataset import Case, Dataset, Fault
 from auvtool.errors import InputError, one_line

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from auvtool import phantoms
+from auvtool.corruption.cases import LEVELS, CleanCase, Corrupted, Level
 from auvtool.corruption.images import peak_signal_to_noise
-from auvtool.corruption.kinds import KINDS, LEVELS, CleanCase, Corrupted, Level, corrupt_arrays
+from auvtool.corruption.kinds import KINDS, corrupt_arrays
 from auvtool.corruption.labels import severity_dice
 
 EVERY = [(kind, level) for kind, facts in KINDS.items() for level in facts.levels]

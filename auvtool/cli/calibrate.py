@@ -56,7 +56,7 @@ def calibrate(
     label: dilated, shifted, missing slices, holes, another case's, ...), go through the same extractor, and randomised
     trees learn which evidence tells them from the cases as they are: spectra, agreement with the model's own masks,
     label shape, how the outline sits on the image, image quality, features. Each case is then judged by models that
-    have not seen it. `value` is the probability of being dirty, `reason` its most unusual evidence; filter, merge and
+    have not seen it. `value` is the probability of being dirty, `reason` its most unusual evidence; filter and
     correlate take the table as they take scores. How well faults are found that the models were *not* trained on is
     printed beside what `score --quantifier deviation`, which needs no training, finds.
 

@@ -2,49 +2,16 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from auvtool.arrays import LabelMap, Volume
 from auvtool.corruption import images, labels
+from auvtool.corruption.cases import LEVELS, CleanCase, Corrupted, Level, Parameters
 
-Level: TypeAlias = Literal["low", "medium", "high"]
-Parameters: TypeAlias = dict[str, float | int | str]
-
-LEVELS: tuple[Level, ...] = ("low", "medium", "high")
 _ONE: tuple[Level, ...] = ("high",)
-
-
-@dataclass(frozen=True)
-class CleanCase:
-    """The arrays that a fault is put into.
-
-    Attributes:
-        image: (channel, d, h, w) float32.
-        label: (d, h, w); all 0 where a case has none.
-        spacing_mm: voxel size along d, h, w.
-        class_ids: the label values that faults act on; other values (the ignore label) stay where they are.
-        donor: the label map of another case, of any shape.
-        is_ct: whether the channels are in Hounsfield units.
-    """
-
-    image: images.Channels
-    label: LabelMap
-    spacing_mm: tuple[float, float, float]
-    class_ids: tuple[int, ...]
-    donor: LabelMap | None = None
-    is_ct: bool = False
-
-
-@dataclass(frozen=True)
-class Corrupted:
-    """A case with a fault in it; `parameters` hold what the level and the generator came to."""
-
-    image: images.Channels
-    label: LabelMap
-    parameters: Parameters = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

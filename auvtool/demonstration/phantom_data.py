@@ -12,7 +12,7 @@ import numpy as np
 from auvtool import phantoms
 from auvtool.arrays import LabelMap
 from auvtool.corruption import images, labels
-from auvtool.corruption.kinds import Level, Parameters
+from auvtool.corruption.cases import Level, Parameters
 from auvtool.phantoms import Phantom
 from auvtool.schema import ANSWER_KEY, KEEP_LIST, Row
 from auvtool.tables import write_table
