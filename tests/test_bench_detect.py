@@ -115,6 +115,21 @@ def test_another_input_shares_the_folder_and_the_key(folder):
     assert {name.replace("mask", "raw") for name in after} == set(before)
 
 
+def test_every_form_of_the_scale_is_searched_when_asked(folder):
+    done = run("Dataset900_Balls", "-o", "B", "--kinds", ",".join(CHOSEN), "--search", *SMALL)
+    assert done.exit_code == 0, done.exception
+    forms = {row["method"] for row in read_table(Path("B/search.identity.raw.csv"), DETECTION_SUMMARY)}
+    assert len(forms) == 128
+    assert "squared uncentred logits volume d_hw" in forms
+
+
+def test_a_data_set_is_no_folder_to_fill(folder):
+    done = run("Dataset900_Balls", "-o", "Dataset900_Balls", *SMALL)
+    assert isinstance(done.exception, AuvtoolError), done.exception
+    assert done.exception.exit_code == ExitCode.USAGE
+    assert "expected a folder of its own, got the data set" in str(done.exception)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

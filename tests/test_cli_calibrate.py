@@ -110,6 +110,29 @@ def test_copies_of_a_label_that_was_corrected_since_are_made_anew_when_asked(fol
     assert "holds the copies" not in done.stderr
 
 
+def test_labels_of_another_folder_are_those_that_copies_are_made_of(folder):
+    shutil.copytree("Dataset900_Balls/labelsTr", "labels")
+    done = run("calibrate", "Dataset900_Balls", "F.h5", "-o", "again.csv", "--labels", "labels", *SMALL)
+    assert done.exit_code == 0, done.exception
+    assert "holds the copies" in done.stderr  # the same labels, as far as names, sizes and times say
+    assert Path("again.csv").read_bytes() == Path("S.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--weights", "w.pth"), "got those of another version, checkpoint"),
+        (("--device", "cuda:77"), "--device: expected"),
+    ],
+)
+def test_what_the_extractor_cannot_take_is_one_line(folder, words, message):
+    Path("w.pth").touch()
+    said, code = refused("Dataset900_Balls", "F.h5", "-o", "T.csv", "--copies", "C.h5", *words, *SMALL)
+    assert code == ExitCode.USAGE
+    assert message in said
+    assert not Path("T.csv").exists()
+
+
 def test_nothing_is_left_beside_the_copies(made):
     assert not list(made[0].glob("*.parts"))
 
