@@ -81,8 +81,7 @@ To look at, in {plan.folder}:
 
 Next, on your own nnU-Net raw data set (auvtool COMMAND --help has the options):
   auvtool extract Dataset123_Name -o F.h5 -j 2
-  auvtool score F.h5 -o S.csv
-  auvtool score F.h5 --quantifier agreement -o A.csv
+  auvtool score F.h5 --quantifier deviation -o S.csv
   auvtool filter S.csv --quantile 0.9 -o K.csv
   auvtool train Dataset123_Name --keep K.csv -o RUN --device cuda
   auvtool predict RUN Dataset123_Name/imagesTs -o P --device cuda

@@ -30,7 +30,7 @@ class DemoPlan:
     data: DataPlan
     jobs: int
     extractor: str = "litemedsam"
-    quantifiers: tuple[str, ...] = ("auv", "agreement", RANDOM)
+    quantifiers: tuple[str, ...] = ("auv", "deviation", RANDOM)
     epochs: int = 10
     iterations: int = 64
 
