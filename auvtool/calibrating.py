@@ -1,7 +1,7 @@
 """A data set's own cases made dirty on purpose, learnt from, and judged: the step behind `auvtool calibrate`."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from auvtool.calibration import (
     ProbabilityScale,
     Specimen,
     design,
-    reasons,
     suspicion_of_unseen_kinds,
     training_designs,
 )
@@ -23,7 +22,7 @@ from auvtool.corruption.kinds import KINDS
 from auvtool.dataset import Dataset
 from auvtool.detection import auroc
 from auvtool.errors import InputError, UsageError
-from auvtool.evidence import evidence_of
+from auvtool.evidence import evidence_of, reasons
 from auvtool.extraction import run_extraction
 from auvtool.extraction_plan import ExtractionPlan, plan_extraction
 from auvtool.faults import split_copy_id
@@ -144,7 +143,13 @@ def extract_copies(plan: ExtractionPlan, *, jobs: int, on_case: Callable[[CaseOu
 
 
 def calibrate(
-    cases: Sequence[CaseFeatures], copies: Sequence[CaseFeatures], header: FeatureHeader, *, prior: float, seed: int
+    cases: Sequence[CaseFeatures],
+    copies: Sequence[CaseFeatures],
+    header: FeatureHeader,
+    *,
+    prior: float,
+    seed: int,
+    donors: Mapping[str, str] | None = None,
 ) -> Calibration:
     """Learn from the copies, measure on faults left out, and judge each case by models that have not seen it.
 
@@ -154,6 +159,7 @@ def calibrate(
         header: of the cases.
         prior: share of dirty cases expected; it moves the probabilities and no rank.
         seed: of folds and of the data sets that the copies are put into.
+        donors: id of a copy -> the case whose label it carries (`faulty_copies.donors`).
 
     Raises:
         InputError: there are too few cases or copies to learn from, or the features hold maps only.
@@ -170,7 +176,11 @@ def calibrate(
         )
     evidence = evidence_of([*cases, *(copy for copy, _ in usable)])
     specimens = [Specimen(place, case.case_id) for place, case in enumerate(cases)]
-    specimens += [Specimen(len(cases) + place, part[0], part[1]) for place, (_, part) in enumerate(usable)]
+    donors = donors or {}
+    specimens += [
+        Specimen(len(cases) + place, part[0], part[1], donors.get(copy.case_id))
+        for place, (copy, part) in enumerate(usable)
+    ]
     families = {name: kind.family for name, kind in KINDS.items()}
     designs = training_designs(evidence, specimens, families, seed=seed)
     unseen = suspicion_of_unseen_kinds(designs, specimens, families, seed=seed)
@@ -186,7 +196,7 @@ def calibrate(
             found="models no better than chance on faults that they have not seen",
             cure="use --quantifier deviation, or more --cases and --per-case",
         )
-    said = reasons(z, evidence.names, [name for _, name in header.channels])
+    said = reasons(z, evidence, [name for _, name in header.channels])
     made_by = f"{len(usable)} copies; prior {prior:g}; seed {seed}"
     rows = _rows(cases, header, scale.probability(suspicion), said, made_by=made_by)
     levels = [part[2] for _, part in usable]

@@ -22,18 +22,30 @@ _CONTAMINATION = 0.1  # share of copies in the data sets that training is drawn 
 
 @dataclass(frozen=True)
 class Specimen:
-    """A case or a copy of one: its place in the evidence, whose it is, and its fault (None: the case itself)."""
+    """A case or a copy of one.
+
+    Attributes:
+        position: in the evidence.
+        case_id: of the case.
+        kind: of fault; None: the case itself.
+        donor: the case whose label the copy carries, if it is another's.
+    """
 
     position: int
     case_id: str
     kind: str | None = None
+    donor: str | None = None
 
 
 def design(z: Float[np.ndarray, "case name class"], groups: Sequence[str]) -> Float[np.ndarray, "case feature"]:
-    """What a model sees: log(1 + |z|) of each name in its most deviant class, of each group and of all."""
+    """What a model sees: log(1 + |z|) of each name in its most deviant class, of each group and of all.
+
+    0, as in the median case, where there is none.
+    """
     deviant = most_deviant_class(z)
     of_groups = group_deviations(deviant, groups)
-    return np.concatenate([np.log1p(np.abs(deviant)), of_groups, overall_deviation(of_groups)[:, None]], axis=1)
+    seen = [np.log1p(np.abs(deviant)), of_groups, overall_deviation(of_groups)[:, None]]
+    return np.concatenate([np.where(np.isnan(part), 0.0, part) for part in seen], axis=1)
 
 
 def training_designs(
@@ -105,7 +117,10 @@ class DirtModel:
 
 
 class CrossFitted:
-    """A model a fold, trained on the other folds and without some kinds of fault."""
+    """A model a fold, trained on the other folds and without some kinds of fault.
+
+    A copy with the label of a case of the fold is left out too: that label would have been seen, and called dirty.
+    """
 
     def __init__(
         self,
@@ -121,7 +136,7 @@ class CrossFitted:
             used = [
                 index
                 for index, one in enumerate(specimens)
-                if self._folds[one.case_id] != fold and one.kind not in held_out
+                if fold not in (self._folds[one.case_id], self._folds.get(one.donor or "")) and one.kind not in held_out
             ]
             dirty = np.array([specimens[index].kind is not None for index in used])
             self._models[fold] = DirtModel(designs[used], dirty)
@@ -150,6 +165,9 @@ class ProbabilityScale:
         cls, suspicion: Float[np.ndarray, " specimen"], dirty: Bool[np.ndarray, " specimen"], *, prior: float
     ) -> "ProbabilityScale":
         """From what models say that had seen neither the case nor its kind of fault (Platt's scaling).
+
+        The cases of a data set are then judged by models that have seen all kinds: to what was learnt from, the
+        probability is a careful one.
 
         Cases and copies are weighted so that a share `prior` of the weight is dirty.
         """
@@ -183,27 +201,3 @@ def suspicion_of_unseen_kinds(
         suspicion[judged] = model.suspicion(designs[judged], [specimens[i].case_id for i in judged])
         found[family] = suspicion
     return found
-
-
-def reasons(
-    z: Float[np.ndarray, "case name class"], names: Sequence[str], class_names: Sequence[str], *, n: int = 3
-) -> list[str]:
-    """The most deviant evidence of each case in words, at most `n` of different groups, e.g. "boundary: edge_share of
-    liver z -4.1"."""
-    of_case = np.abs(np.where(np.isnan(z), 0.0, z))
-    of_classes = ~np.isnan(z[:, :, 1:]).all(axis=(0, 2))  # what is of the case stands in the first class's place
-    said = []
-    for case, magnitudes in enumerate(of_case):
-        parts: list[str] = []
-        groups: set[str] = set()
-        for flat in np.argsort(-magnitudes, axis=None, kind="stable"):
-            name, class_index = divmod(int(flat), magnitudes.shape[1])
-            group = names[name].split(":")[0]
-            if magnitudes[name, class_index] < 2.0 or len(parts) == n:
-                break
-            if group not in groups:
-                groups.add(group)
-                where = f" of {class_names[class_index]}" if of_classes[name] else ""
-                parts.append(f"{names[name]}{where} z {z[case, name, class_index]:+.1f}")
-        said.append("; ".join(parts))
-    return said

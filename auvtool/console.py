@@ -138,8 +138,14 @@ def wants_reading(output: Path, table_format: str | None) -> bool:
     return str(output) == "-" and table_format is None and sys.stdout.isatty()
 
 
+_LONG = 40  # characters of a cell
+
+
 def print_table(rows: Sequence[Row], columns: Sequence[str], *, title: str = "", to_stderr: bool = False) -> None:
-    """A readable table (floats to three decimals, '-' for a missing value) on stdout, or on stderr unless --quiet."""
+    """A readable table (floats to three decimals, '-' for a missing value) on stdout, or on stderr unless --quiet.
+
+    On a narrow terminal columns of long texts give way first, and end in an ellipsis.
+    """
     if to_stderr and _verbosity.level < 0:
         return
     from rich.console import Console
@@ -149,9 +155,11 @@ def print_table(rows: Sequence[Row], columns: Sequence[str], *, title: str = "",
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for name in columns:
         numeric = all(isinstance(row.get(name), int | float) or row.get(name) is None for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+        is_long = any(len(_readable(row.get(name))) > _LONG for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=not is_long)
     for row in rows:
-        table.add_row(*(Text(_readable(row.get(name))) for name in columns))
+        cells = (_readable(row.get(name)) for name in columns)
+        table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells))
     stream = sys.stderr if to_stderr else sys.stdout
     width = None if is_terminal(stream) else 160
     Console(file=stream, width=width, soft_wrap=True).print(table)

@@ -1,9 +1,10 @@
 """What is judged by whether it finds faults: a number for each case or copy, high = suspect."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import product
-from typing import Protocol, get_args
+from typing import Protocol, TypeAlias, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -14,9 +15,12 @@ from auvtool.feature_store import MAP_KINDS, ROIS, CaseFeatures, FeatureHeader
 from auvtool.quantification import case_volumes_ml, quantify
 from auvtool.quantifiers import QUANTIFIERS, QuantifierName
 from auvtool.residuals import residuals
-from auvtool.scale import Energy
+from auvtool.scale import Energy, semantic_perception_scale
 from auvtool.score_options import ScoreOptions, UnfoldingChoice, check_header, score_options
 from auvtool.scoring import score_cases
+from auvtool.spectrum import CENTERINGS, Centering
+
+Measure: TypeAlias = Callable[[Sequence[CaseFeatures]], Float[np.ndarray, " case"]]
 
 _NEEDS_METRICS: tuple[QuantifierName, ...] = ("predicted-dice",)
 
@@ -32,6 +36,7 @@ class Item:
         family: of the kind.
         level: low, medium or high.
         severity: 1 - Dice with the clean label, or PSNR of the image with the clean one.
+        donor: the case whose label it carries, if it is another's.
     """
 
     features: CaseFeatures
@@ -40,6 +45,7 @@ class Item:
     family: str | None = None
     level: str | None = None
     severity: float | None = None
+    donor: str | None = None
 
 
 class Method(Protocol):
@@ -101,11 +107,21 @@ def quantifier_methods(header: FeatureHeader) -> tuple[QuantifierMethod, ...]:
 
 
 class ScaleMethod:
-    """AUV of one form of the scale: what `QuantifierMethod` gives, with each scale measured once for all draws."""
+    """AUV of one form of the scale: what `QuantifierMethod` gives, with each scale measured once for all draws.
 
-    def __init__(self, name: str, options: ScoreOptions, header: FeatureHeader) -> None:
+    Args:
+        name: of the form.
+        options: of the scale, and how it is placed.
+        header: of the features.
+        measure: scale of each case, instead of that of the class maps that `options` say.
+    """
+
+    def __init__(
+        self, name: str, options: ScoreOptions, header: FeatureHeader, *, measure: Measure | None = None
+    ) -> None:
         self.name, self.options = name, options
         self._header = header
+        self._measure = measure or self._of_maps
         self._known: dict[str, float] = {}
 
     @property
@@ -116,11 +132,11 @@ class ScaleMethod:
         """See `Method`; a scale is not trained."""
         new = [item.features for item in items if item.features.case_id not in self._known]
         if new:
-            plain = replace(self.options, two_sided=False, residualise=())
-            scales = quantify(new, self._header, plain).of_cases
-            coordinates = log_coordinates(scales, log_eps=self.options.log_eps)
+            coordinates = log_coordinates(self._measure(new), log_eps=self.options.log_eps)
             self._known |= {case.case_id: float(value) for case, value in zip(new, coordinates, strict=True)}
         found = np.array([self._known[item.features.case_id] for item in items])
+        if np.isnan(found).all():
+            return found  # an extractor with one channel has no spectrum of channels
         if self.options.residualise:
             cases = [item.features for item in items]
             with np.errstate(divide="ignore"):
@@ -131,9 +147,28 @@ class ScaleMethod:
             found = residuals(found, np.stack([sizes[name] for name in self.options.residualise], axis=1))
         return np.abs(found - np.nanmedian(found)) if self.options.two_sided else -found
 
+    def _of_maps(self, cases: Sequence[CaseFeatures]) -> Float[np.ndarray, " case"]:
+        plain = replace(self.options, two_sided=False, residualise=())
+        return quantify(cases, self._header, plain).of_cases
+
+
+def channel_scales(
+    cases: Sequence[CaseFeatures], *, energy: Energy, centering: Centering
+) -> Float[np.ndarray, " case"]:
+    """Scale (eq. 5) of the decoder's channels over a class's voxels, in the place of its map; mean over the classes."""
+    found = []
+    for case in cases:
+        spectra = [s for s in case.channel_spectra[centering] if len(s) > 1 and np.isfinite(s).all() and s.any()]
+        scales = [float(semantic_perception_scale(s, energy=energy, eps_rule="denominator")) for s in spectra]
+        found.append(np.mean(scales) if scales else np.nan)
+    return np.array(found, dtype=np.float64)
+
 
 def scale_search_methods(header: FeatureHeader) -> tuple[ScaleMethod, ...]:
-    """AUV with every choice of its scale: energy, centring, map, extent and unfolding; by one side and two, by size."""
+    """AUV with every choice of its scale: energy, centring, map, extent and unfolding; by one side and two, by size.
+
+    Beside the class maps the decoder's channels over the class region, pooled, with both energies and centrings.
+    """
     unfoldings: tuple[UnfoldingChoice, ...] = ("d_hw", "mean")
     options: dict[str, ScoreOptions] = {}
     for two_sided, by_size in product((False, True), (False, True)):
@@ -146,8 +181,24 @@ def scale_search_methods(header: FeatureHeader) -> tuple[ScaleMethod, ...]:
                 residualise=("volume", "depth") if by_size else (),
                 two_sided=two_sided,
             )
-    answerable = _answerable(options, header)
-    return tuple(ScaleMethod(method.name, method.options, header) for method in answerable)
+    of_maps = [ScaleMethod(method.name, method.options, header) for method in _answerable(options, header)]
+    if header.prompt == "none":
+        return tuple(of_maps)  # no class region
+    of_channels = []
+    for two_sided, by_size in product((False, True), (False, True)):
+        for energy, centering in product(get_args(Energy), CENTERINGS):
+            spelt = "centred" if centering == "centered" else "uncentred"
+            name = f"{energy} {spelt} channels" + ", two-sided" * two_sided
+            placed = score_options("auv", residualise=("volume", "depth") if by_size else (), two_sided=two_sided)
+            of_channels.append(
+                ScaleMethod(
+                    name + ", residualised by volume depth" * by_size,
+                    placed,
+                    header,
+                    measure=partial(channel_scales, energy=energy, centering=centering),
+                )
+            )
+    return (*of_maps, *of_channels)
 
 
 def _answerable(options: Mapping[str, ScoreOptions], header: FeatureHeader) -> tuple[QuantifierMethod, ...]:

@@ -8,10 +8,10 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Bool, Float, Integer
 
 from auvtool.arrays import Spectrum
 from auvtool.case_evidence import COLUMNS
@@ -27,6 +27,13 @@ LIMIT = 50.0  # of a z
 _TINY = 1e-12
 _LEAST_TO_FIT = 8
 _ENERGIES: tuple[Energy, ...] = get_args(Energy)
+_BLOCKS_OF_CASE = (
+    "features: of the image",
+    "features: of the image's spread",
+    "template: image",
+    "quality: all of it",
+)
+_LEAST_SAID = 2.0  # of a z in `reasons`
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class Evidence:
         blocks: block -> vectors; a block of the case has one row, which counts as the first class.
         sizes: log volume and log number of slices, which spectra are residualised by.
         of_size: the items that are.
+        of_case: names that are of the case and stand in the first class's place.
     """
 
     names: tuple[str, ...]
@@ -46,6 +54,7 @@ class Evidence:
     blocks: dict[str, Float[np.ndarray, "case class feature"]]
     sizes: Float[np.ndarray, "case class 2"]
     of_size: Integer[np.ndarray, " item_of_size"]
+    of_case: Bool[np.ndarray, " name"]
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -58,9 +67,10 @@ class Evidence:
         items = self.items[chosen].copy()
         items[:, self.of_size] = _without_size(items[:, self.of_size], self.sizes[chosen])
         distances = np.full((len(chosen), len(self.blocks), items.shape[2]), np.nan)
-        for row, block in enumerate(self.blocks.values()):
+        for row, whole in enumerate(self.blocks.values()):
+            block = _filled(whole[chosen])
             for c in range(block.shape[1]):
-                distances[:, row, c] = left_out_distance(block[chosen, c])
+                distances[:, row, c] = left_out_distance(block[:, c])
         z = robust_z(np.concatenate([items, np.log(distances + _TINY)], axis=1), limit=LIMIT)
         first = items.shape[1]
         z[:, first:] = np.maximum(z[:, first:], 0.0)  # nearer than usual is not suspect
@@ -74,9 +84,9 @@ def evidence_of(cases: Sequence[CaseFeatures]) -> Evidence:
         ValueError: a spectrum is not one, or the file holds maps only.
     """
     rows = [list(_items(case)) for case in cases]
-    names = [name for name, _, _ in rows[0]]
-    items = np.array([[values for _, values, _ in row] for row in rows], dtype=np.float64)
-    of_size = np.flatnonzero([of_size for _, _, of_size in rows[0]])
+    names = [item.name for item in rows[0]]
+    items = np.array([[item.values for item in row] for row in rows], dtype=np.float64)
+    of_size = np.flatnonzero([item.of_size for item in rows[0]])
     presence = np.array([[status != "absent" for status in case.status] for case in cases])
     absence = np.where(presence, 0.0, 1.0)
     items = np.concatenate([items, absence[:, None]], axis=1)
@@ -93,7 +103,7 @@ def evidence_of(cases: Sequence[CaseFeatures]) -> Evidence:
         "shape: all of it": np.stack([case.evidence.label_shape for case in cases]),
         "agreement: all of it": np.stack([case.agreement for case in cases]),
     }
-    blocks = {name: _filled(block) for name, block in blocks.items() if block.shape[2]}
+    blocks = {name: block.astype(np.float64) for name, block in blocks.items() if block.shape[2]}
     volume = np.log(np.stack([case.volume_ml for case in cases]) + _TINY)
     depth = np.log(np.stack([case.n_slices for case in cases]) + _TINY)
     return Evidence(
@@ -102,18 +112,29 @@ def evidence_of(cases: Sequence[CaseFeatures]) -> Evidence:
         blocks=blocks,
         sizes=np.stack([np.where(presence, volume, np.nan), np.where(presence, depth, np.nan)], axis=2),
         of_size=of_size,
+        of_case=np.array(
+            [*(item.of_case for item in rows[0]), False, *(block in _BLOCKS_OF_CASE for block in blocks)], dtype=bool
+        ),
     )
 
 
-def _items(case: CaseFeatures) -> Iterator[tuple[str, Sequence[float], bool]]:
-    """Name, value of each class, and whether it is residualised by size."""
-    n = len(case.class_ids)
+class _Item(NamedTuple):
+    """A number of each class; `of_size`: residualised by size; `of_case`: of the case, in the first class's place."""
+
+    name: str
+    values: Sequence[float]
+    of_size: bool = False
+    of_case: bool = False
+
+
+def _items(case: CaseFeatures) -> Iterator[_Item]:
+    others = [np.nan] * (len(case.class_ids) - 1)
     yield from _of_maps(case)
     yield from _of_channels(case)
     for column, name in enumerate(case.statistic_names):
         if name in {"probability_entropy", "trigamma"}:
-            yield f"voxels: {name}", case.voxel_statistics[:, column].tolist(), False
-    yield "voxels: residual probability", [case.log_residual_probability, *[np.nan] * (n - 1)], False
+            yield _Item(f"voxels: {name}", case.voxel_statistics[:, column].tolist())
+    yield _Item("voxels: residual probability", [case.log_residual_probability, *others], of_case=True)
     evidence = case.evidence
     for group, columns, table in (
         ("agreement", AGREEMENT_COLUMNS, case.agreement),
@@ -121,35 +142,32 @@ def _items(case: CaseFeatures) -> Iterator[tuple[str, Sequence[float], bool]]:
         ("boundary", COLUMNS["label_boundary"], evidence.label_boundary),
     ):
         for column, name in enumerate(columns):
-            yield f"{group}: {name}", table[:, column].tolist(), False
+            yield _Item(f"{group}: {name}", table[:, column].tolist())
     for name, value in zip(COLUMNS["image_quality"], evidence.image_quality, strict=True):
-        yield f"quality: {name}", [float(value), *[np.nan] * (n - 1)], False
+        yield _Item(f"quality: {name}", [float(value), *others], of_case=True)
 
 
-def _of_maps(case: CaseFeatures) -> Iterator[tuple[str, Sequence[float], bool]]:
+def _of_maps(case: CaseFeatures) -> Iterator[_Item]:
     for roi, kind, unfolding, centering in product(ROIS, MAP_KINDS, UNFOLDINGS, CENTERINGS):
         spectra = case.spectra[roi, kind, unfolding, centering]
         for energy in _ENERGIES:
             name = f"scale: {energy} {centering} {kind} {unfolding} {roi}"
-            yield name, [_log_scale(spectrum, energy) for spectrum in spectra], True
+            yield _Item(name, [_log_scale(spectrum, energy) for spectrum in spectra], of_size=True)
 
 
-def _of_channels(case: CaseFeatures) -> Iterator[tuple[str, Sequence[float], bool]]:
+def _of_channels(case: CaseFeatures) -> Iterator[_Item]:
     for centering in CENTERINGS:
         spectra = [s if np.isfinite(s).all() else np.empty(0) for s in case.channel_spectra[centering]]
         ranks = [float(np.log(effective_rank(s))) if s.any() else np.nan for s in spectra]
-        yield f"channels: effective rank {centering}", ranks, True
+        yield _Item(f"channels: effective rank {centering}", ranks, of_size=True)
         for energy in _ENERGIES:
-            yield f"channels: {energy} {centering}", [_log_scale(s, energy) for s in spectra], True
+            yield _Item(f"channels: {energy} {centering}", [_log_scale(s, energy) for s in spectra], of_size=True)
         if centering == "centered":
             measured = [(s, int(m)) for s, m in zip(spectra, case.n_feature_voxels, strict=True)]
             variances = [float(np.log(feature_variance(s, m) + _TINY)) if s.size and m else np.nan for s, m in measured]
-            yield "channels: variance", variances, True
-            yield (
-                "channels: semantic scale",
-                [semantic_scale(s, m) if s.size and m else np.nan for s, m in measured],
-                True,
-            )
+            yield _Item("channels: variance", variances, of_size=True)
+            volumes = [semantic_scale(s, m) if s.size and m else np.nan for s, m in measured]
+            yield _Item("channels: semantic scale", volumes, of_size=True)
 
 
 def _log_scale(spectrum: Spectrum, energy: Energy) -> float:
@@ -168,7 +186,6 @@ def _of_case(vectors: Sequence[np.ndarray]) -> np.ndarray:
 
 def _filled(block: np.ndarray) -> np.ndarray:
     """Single missing numbers of a vector replaced by their median, so that they do not cost the vector."""
-    block = block.astype(np.float64)
     missing = np.isnan(block)
     whole = missing.all(axis=2, keepdims=True)
     if (missing & ~whole).any():
@@ -200,3 +217,25 @@ def _without_size(
             of_class = left[:, :, c]
             of_class[np.outer(cases, same)] = (values - design @ fit).ravel()
     return left
+
+
+def reasons(
+    z: Float[np.ndarray, "case name class"], evidence: Evidence, class_names: Sequence[str], *, n: int = 3
+) -> list[str]:
+    """The most deviant evidence of each case in words, at most `n` of different groups; empty where none stands out.
+
+    For example "boundary: edge_share of liver z -4.1; quality: noise z +3.0". No z below 2 in magnitude is told.
+    """
+    of_case = np.abs(np.where(np.isnan(z), 0.0, z))
+    said = []
+    for case, magnitudes in enumerate(of_case):
+        parts: dict[str, str] = {}
+        for flat in np.argsort(-magnitudes, axis=None, kind="stable"):
+            row, class_index = divmod(int(flat), magnitudes.shape[1])
+            if magnitudes[row, class_index] < _LEAST_SAID or len(parts) == n:
+                break
+            name = evidence.names[row]
+            where = "" if evidence.of_case[row] else f" of {class_names[class_index]}"
+            parts.setdefault(name.split(":")[0], f"{name}{where} z {z[case, row, class_index]:+.1f}")
+        said.append("; ".join(parts.values()))
+    return said

@@ -47,7 +47,7 @@ class CalibratedMethod:
     def __init__(self, table: EvidenceTable, null_tests: Mapping[str, bool], *, seed: int = 0) -> None:
         self._table, self._seed = table, seed
         self._specimens = [
-            Specimen(place, item.case_id, item.kind)
+            Specimen(place, item.case_id, item.kind, item.donor)
             for place, item in enumerate(table.items)
             if item.kind is None or not null_tests[item.kind]
         ]

@@ -62,6 +62,16 @@ def faulty_copies(
     return tuple(copies)
 
 
+def donors(copies: Sequence[Case], cases: Sequence[Case]) -> dict[str, str]:
+    """Id of each copy that carries another case's label -> id of that case."""
+    owner = {case.label: case.case_id for case in cases if case.label is not None}
+    return {
+        copy.case_id: owner[copy.fault.donor]
+        for copy in copies
+        if copy.fault is not None and copy.fault.donor is not None
+    }
+
+
 def _label_of(cases: Sequence[Case], position: int, other: int | None, kind: str) -> Path | None:
     if kind != "other-label" or other is None:
         return None

@@ -10,10 +10,10 @@ from jaxtyping import Float, Shaped
 
 from auvtool.arrays import Spectrum
 from auvtool.errors import InputError
-from auvtool.evidence import evidence_of
+from auvtool.evidence import evidence_of, reasons
 from auvtool.feature_store import CaseFeatures, FeatureFile, FeatureHeader
 from auvtool.quantifiers.controls import effective_rank
-from auvtool.quantifiers.deviation import deviation
+from auvtool.quantifiers.deviation import class_deviations, deviation
 from auvtool.quantifiers.mahalanobis import mahalanobis_distance
 from auvtool.quantifiers.semantic_scale import semantic_scale
 from auvtool.quantifiers.variance import feature_variance
@@ -32,12 +32,14 @@ class Quantified:
         status: for each class and case "ok", "absent", "flat" or "undefined" (there, but without a value).
         of_classes: in the quantifier's unit.
         of_cases: of whole cases.
+        reasons: what made each case's value, where the quantifier can tell; empty elsewhere.
     """
 
     channels: tuple[int, ...]
     status: tuple[tuple[str, ...], ...]
     of_classes: Float[np.ndarray, "class case"]
     of_cases: Float[np.ndarray, " case"]
+    reasons: tuple[str, ...] = ()
 
 
 def read_cases(features: FeatureFile) -> list[CaseFeatures]:
@@ -83,6 +85,10 @@ def quantify(
         present = np.array(status) != "absent"
         of_cases = np.where(present.any(axis=0), drawn[-1], np.nan)
         return Quantified(channels, tuple(map(tuple, status)), np.where(present, drawn[:-1], np.nan), of_cases)
+    elif options.quantifier == "deviation":
+        present = np.array(status) != "absent"
+        values, of_cases, said = _deviation(cases, header, channels)
+        return Quantified(channels, tuple(map(tuple, status)), np.where(present, values, np.nan), of_cases, said)
     elif options.facts.of_classes:
         values = _class_values(cases, channels, options, metrics)
         present = np.array(status) != "absent"
@@ -258,8 +264,6 @@ def _case_values(
 ) -> Float[np.ndarray, " case"]:
     if options.quantifier == "eaoa":
         return np.array([case.log_residual_probability for case in cases])
-    if options.quantifier == "deviation":
-        return _deviation(cases)
     defined = ~np.isnan(values)
     filled = np.where(defined, values, 0.0)
     usable = defined.any(axis=0)
@@ -276,7 +280,10 @@ def _case_values(
     return np.asarray(np.where(usable, together, np.nan))
 
 
-def _deviation(cases: Sequence[CaseFeatures]) -> Float[np.ndarray, " case"]:
+def _deviation(
+    cases: Sequence[CaseFeatures], header: FeatureHeader, channels: Sequence[int]
+) -> tuple[Float[np.ndarray, "class case"], Float[np.ndarray, " case"], tuple[str, ...]]:
+    """Of the chosen classes, of the cases (their evidence, and what is of no class), and the reasons."""
     bare = next((case for case in cases if not case.spectra), None)
     if bare is not None:
         raise InputError(
@@ -286,7 +293,14 @@ def _deviation(cases: Sequence[CaseFeatures]) -> Float[np.ndarray, " case"]:
         evidence = evidence_of(cases)
     except ValueError as error:
         raise InputError("features", expected="spectra", found=f"'{error}'", cure="run extract again") from error
-    return deviation(evidence.z(), evidence.groups)
+    z = evidence.z()
+    of_others = np.ones((len(evidence.names), z.shape[2]), dtype=bool)
+    of_others[:, list(channels)] = False
+    of_others[evidence.of_case] = False
+    z[:, of_others] = np.nan
+    of_classes = class_deviations(z, evidence.groups, evidence.of_case)[list(channels)]
+    said = reasons(z, evidence, [name for _, name in header.channels])
+    return of_classes, deviation(z, evidence.groups), tuple(said)
 
 
 def _refuse_strange(

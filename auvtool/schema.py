@@ -73,7 +73,13 @@ SCORES = TableSchema(
             nullable=True,
             required=False,
         ),
-        Column("reason", "str", "of calibrate: the most unusual evidence of the case", nullable=True, required=False),
+        Column(
+            "reason",
+            "str",
+            "the most unusual evidence of the case (deviation, calibrated)",
+            nullable=True,
+            required=False,
+        ),
     ),
 )
 

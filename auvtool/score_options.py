@@ -167,6 +167,18 @@ def score_options(
     )
 
 
+def default_quantifier(
+    header: FeatureHeader, *, scale: ScaleChoices, preset: Preset | None, mechanism: Mechanism | None, axis_given: bool
+) -> QuantifierName:
+    """What is measured where the user names nothing: deviation, the best at finding dirty cases that learns nothing.
+
+    An option of the scale, a mechanism of table 5 or an axis to share (`--reference`) asks for auv; and features
+    without classes hold nothing that deviation could compare.
+    """
+    of_scale = preset is not None or mechanism is not None or any(value is not None for value in scale.values())
+    return "auv" if of_scale or axis_given or header.prompt == "none" else "deviation"
+
+
 def chosen_channels(header: FeatureHeader, classes: Sequence[str]) -> tuple[int, ...]:
     """Position of each class asked for, in the file's order; an id is tried where no class has that name.
 

@@ -56,6 +56,7 @@ class Scoring:
         ]
 
     def _row(self, column: ScoreColumn, index: int, case_id: str) -> Row:
+        said = self.quantified.reasons
         return {
             "case": case_id,
             "class_id": column.class_id,
@@ -71,6 +72,7 @@ class Scoring:
             "axis_center": column.axis.center if column.axis else None,
             "n_slices": column.n_slices[index],
             "volume_ml": column.volume_ml[index],
+            "reason": said[index] or None if said and column.class_id is None else None,
         }
 
 

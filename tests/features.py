@@ -82,9 +82,9 @@ def random_evidence(generator, present, n_image_features=6):
     )
 
 
-def write_features(path, cases, *, classes=CLASSES, image_input="raw"):
+def write_features(path, cases, *, classes=CLASSES, image_input="raw", prompt="mask-box"):
     """Write features of `cases` (CaseFeatures) to `path`."""
-    header = FeatureHeader("identity", "1", None, "mask-box", image_input, "Dataset999_Test", tuple(classes))
+    header = FeatureHeader("identity", "1", None, prompt, image_input, "Dataset999_Test", tuple(classes))
     shards = {}
     for case in cases:
         shards[case.case_id] = path.with_name(f"{path.name}.{len(shards)}.part")

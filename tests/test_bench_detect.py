@@ -56,6 +56,7 @@ def test_the_folder_is_filled(made):
     names = {path.name for path in (folder / "B").iterdir()}
     assert names == {
         "answer_key.csv",
+        "bench_detect.json",
         "features.identity.raw.h5",
         "features.identity.raw.h5.manifest.json",
         *(f"{table}.identity.raw.csv" for table in ("paired", "detection", "summary")),
@@ -115,11 +116,20 @@ def test_another_input_shares_the_folder_and_the_key(folder):
     assert {name.replace("mask", "raw") for name in after} == set(before)
 
 
+def test_without_prompts_only_faults_of_images_are_measured(folder):
+    done = run("Dataset900_Balls", "-o", "B", "--kinds", ",".join(CHOSEN), "--prompt", "none", *SMALL)
+    assert done.exit_code == 0, done.exception
+    rows = read_table(Path("B/detection.identity.raw.none.csv"), DETECTION)
+    assert {row["kind"] for row in rows} == {"blur", "gaussian-noise", "mixed"}
+    assert not {row["method"] for row in rows} & {"deviation", "calibrated", "agreement"}
+
+
 def test_every_form_of_the_scale_is_searched_when_asked(folder):
     done = run("Dataset900_Balls", "-o", "B", "--kinds", ",".join(CHOSEN), "--search", *SMALL)
     assert done.exit_code == 0, done.exception
     forms = {row["method"] for row in read_table(Path("B/search.identity.raw.csv"), DETECTION_SUMMARY)}
-    assert len(forms) == 128
+    assert len(forms) == 128 + 16
+    assert "linear centred channels, two-sided" in forms
     assert "squared uncentred logits volume d_hw" in forms
 
 
@@ -127,7 +137,17 @@ def test_a_data_set_is_no_folder_to_fill(folder):
     done = run("Dataset900_Balls", "-o", "Dataset900_Balls", *SMALL)
     assert isinstance(done.exception, AuvtoolError), done.exception
     assert done.exception.exit_code == ExitCode.USAGE
-    assert "expected a folder of its own, got the data set" in str(done.exception)
+    assert "got one that bench detect did not make" in str(done.exception)
+
+
+@pytest.mark.parametrize("other", [["--copies", "1"], ["--seed", "1"]])
+def test_a_folder_of_other_copies_is_left_as_it_is(folder, other):
+    before = contents()
+    done = run("Dataset900_Balls", "-o", "B", "--kinds", ",".join(CHOSEN), *SMALL, *other)
+    assert isinstance(done.exception, AuvtoolError), done.exception
+    assert done.exception.exit_code == ExitCode.USAGE
+    assert "expected the folder of these cases and copies, got one with other" in str(done.exception)
+    assert contents() == before
 
 
 @pytest.mark.parametrize(

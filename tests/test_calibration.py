@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from features import case_features, random_maps
@@ -9,7 +11,6 @@ from auvtool.calibration import (
     Specimen,
     case_folds,
     design,
-    reasons,
     suspicion_of_unseen_kinds,
     training_designs,
 )
@@ -118,6 +119,19 @@ def test_a_held_out_kind_and_the_case_itself_are_not_trained_on(monkeypatch, evi
         assert dirty.tolist() == [specimens[i].kind is not None for i in expected]
 
 
+def test_a_label_of_the_fold_is_not_trained_on_under_another_name(monkeypatch, evidence, specimens):
+    designs = training_designs(evidence, specimens, FAMILIES, seed=0)
+    folds = case_folds([one.case_id for one in specimens], seed=0)
+    copy = next(i for i, one in enumerate(specimens) if one.kind == "dilated" and folds[one.case_id] == 0)
+    donor = next(case_id for case_id, fold in folds.items() if fold == 1)
+    given = [*specimens[:copy], replace(specimens[copy], donor=donor), *specimens[copy + 1 :]]
+    n_used = []
+    monkeypatch.setattr("auvtool.calibration.DirtModel", lambda used, _: n_used.append(len(used)))
+    CrossFitted(designs, specimens, seed=0)
+    CrossFitted(designs, given, seed=0)
+    assert np.subtract(n_used[3:], n_used[:3]).tolist() == [0, -1, 0]
+
+
 def test_probabilities_keep_the_order_and_the_prior():
     rng = np.random.default_rng(0)
     dirty = np.repeat([False, True], 500)
@@ -128,15 +142,6 @@ def test_probabilities_keep_the_order_and_the_prior():
     # Weighted as one dirty case in ten, the mean probability is the prior: Platt's scaling is unbiased.
     found = scale.probability(votes)
     assert 0.9 * found[~dirty].mean() + 0.1 * found[dirty].mean() == pytest.approx(0.1, abs=0.005)
-
-
-def test_reasons_name_the_strangest_of_each_group():
-    z = np.array([[[1.0, -5.0], [4.0, 0.0], [3.0, 0.0]], [[0.5, 0.5], [np.nan, np.nan], [0.0, 0.0]]])
-    names = ["shape: holes", "shape: area", "image: noise"]
-    said = reasons(z, names, ["liver", "tumour"])
-    assert said == ["shape: holes of tumour z -5.0; image: noise of liver z +3.0", ""]
-    z[:, 2, 1] = np.nan  # of the case, not of a class
-    assert reasons(z, names, ["liver", "tumour"])[0] == "shape: holes of tumour z -5.0; image: noise z +3.0"
 
 
 def test_calibrate_ranks_spoiled_cases_first_and_says_why(cases, copies):

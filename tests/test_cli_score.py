@@ -69,6 +69,7 @@ def test_terminal_gets_ranked_cases(path):
     lines = text.decode().splitlines()
     assert "rank" in lines[0]
     assert "1.000" in lines[1]
+    assert "case_" in lines[1]  # a long reason takes no room from the others
     assert len(lines) == 5
 
 
@@ -183,7 +184,7 @@ def test_an_option_moves_the_values_and_is_in_the_method(path, arguments, words)
 
 
 def test_mechanism_of_all_classes_is_the_plain_score_of_its_features(path):
-    assert auvtool("score", path, "--mechanism", "a").stdout == auvtool("score", path).stdout
+    assert auvtool("score", path, "--mechanism", "a").stdout == auvtool("score", path, "--preset", "paper").stdout
 
 
 def test_energies_of_the_mean_of_unfoldings_are_said_to_be_of_one(path):
@@ -193,7 +194,7 @@ def test_energies_of_the_mean_of_unfoldings_are_said_to_be_of_one(path):
 
 def test_reference_places_cases_on_the_old_axis(path, tmp_path):
     old = tmp_path / "S.csv"
-    assert auvtool("score", path, "-o", old, "-q").returncode == 0
+    assert auvtool("score", path, "-o", old, "-q", "--quantifier", "auv").returncode == 0
     again = rows_of(auvtool("score", path, "--reference", old))
     assert [row["auv"] for row in again] == [str(row["auv"]) for row in read_table(old, SCORES)]
     other = auvtool("score", path, "--reference", old, "--center")
@@ -202,7 +203,7 @@ def test_reference_places_cases_on_the_old_axis(path, tmp_path):
 
 
 def test_explain_tells_rank_and_driving_class(path, tmp_path):
-    done = auvtool("score", path, "--explain", "case_2")
+    done = auvtool("score", path, "--explain", "case_2", "--preset", "paper")
     rows = rows_of(done)
     assert list(rows[0]) == EXPLANATION.column_names()
     assert [row["class_name"] for row in rows] == ["liver", "tumour", "all"]
@@ -216,6 +217,23 @@ def test_explain_tells_rank_and_driving_class(path, tmp_path):
     assert auvtool("score", path, "--explain", "case_2", "-o", out).returncode == 0
     assert json.loads(out.read_text())[0]["case"] == "case_2"
     assert auvtool("score", path, "--explain", "case_9").returncode == ExitCode.USAGE
+
+
+def test_by_default_deviation_is_measured_and_says_what_stands_out(path):
+    done = auvtool("score", path)
+    rows = rows_of(done)
+    assert {row["quantifier"] for row in rows} == {"deviation"}
+    assert all((row["reason"] != "") == (row["class_id"] == "") for row in rows)
+    assert "4 cases hardly say what is usual" in done.stderr
+    said = auvtool("score", path, "--explain", "case_2").stderr
+    (whole,) = [row for row in rows if row["case"] == "case_2" and not row["class_id"]]
+    assert f"score: case_2: {whole['reason']}" in said
+
+
+def test_features_without_classes_are_measured_by_auv(tmp_path):
+    cases = [case_features(f"case_{seed}", random_maps(seed)) for seed in range(4)]
+    done = auvtool("score", write_features(tmp_path / "F.h5", cases, prompt="none"))
+    assert {row["quantifier"] for row in rows_of(done)} == {"auv"}
 
 
 def test_plot_beside_other_scores(path, tmp_path):

@@ -396,7 +396,7 @@ def test_without_prompts_only_what_needs_no_class_is_left():
     names = {method.name for method in quantifier_methods(header)}
     assert "auv paper" in names
     assert not names & {"agreement", "entropy", "mahalanobis"}
-    assert len(scale_search_methods(header)) == len(scale_search_methods(HEADER)) // 4  # one map, one extent
+    assert len(scale_search_methods(header)) == 2**7 // 4  # one map, one extent, no class region
 
 
 def test_high_is_suspect_as_in_the_auv():
@@ -428,9 +428,24 @@ def test_a_copy_does_not_share_the_random_number_of_its_case():
 
 def test_the_search_has_every_choice_under_a_name_of_its_own():
     methods = scale_search_methods(HEADER)
-    assert len({method.name for method in methods}) == len({method.options for method in methods}) == 2**7
+    assert len({method.name for method in methods}) == 2**7 + 2**4
+    assert len({method.options for method in methods[: 2**7]}) == 2**7
     assert methods[0].name == "squared uncentred logits volume d_hw"
-    assert methods[-1].name == "linear centred probabilities class-box mean, two-sided, residualised by volume depth"
-    assert sum(method.of_data_set for method in methods) == 96
+    assert methods[127].name == "linear centred probabilities class-box mean, two-sided, residualised by volume depth"
+    assert methods[-1].name == "linear uncentred channels, two-sided, residualised by volume depth"
+    assert sum(method.of_data_set for method in methods) == 96 + 12
     protocol: Method = methods[0]
     assert not protocol.of_data_set
+
+
+def test_scale_of_channels_is_the_entropy_of_their_energies():
+    items = feature_items()
+    (method,) = [one for one in scale_search_methods(HEADER) if one.name == "squared centred channels"]
+    expected = []
+    for item in items:
+        scales = []
+        for spectrum in item.features.channel_spectra["centered"]:
+            share = spectrum**2 / (spectrum**2).sum()
+            scales.append(-(share * np.log(share)).sum() / np.log(len(share)))
+        expected.append(-np.log(np.mean(scales)))
+    np.testing.assert_allclose(values_of(method, items), expected, rtol=1e-9)

@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from auvtool.quantifiers.deviation import deviation, group_deviations, most_deviant_class
+from auvtool.quantifiers.deviation import class_deviations, deviation, group_deviations, most_deviant_class
 
 GROUPS = ["label", "label", "image"]
 
 
 def test_the_most_deviant_class_speaks_with_its_sign():
     z = np.array([[[1.0, -3.0], [np.nan, 2.0], [np.nan, np.nan]]])
-    assert most_deviant_class(z).tolist() == [[-3.0, 2.0, 0.0]]
+    np.testing.assert_array_equal(most_deviant_class(z), [[-3.0, 2.0, np.nan]])
 
 
 def test_group_deviations_by_hand():
@@ -35,3 +35,17 @@ def test_a_group_of_many_names_weighs_as_one_of_few():
 def test_which_way_evidence_lies_does_not_matter():
     z = np.random.default_rng(1).normal(size=(20, 3, 2))
     assert deviation(-z, GROUPS) == pytest.approx(deviation(z, GROUPS))
+
+
+def test_a_class_is_judged_by_its_own_evidence():
+    z = np.array([[[1.0, -3.0], [9.0, np.nan], [0.0, 2.0]]])  # the second name is of the case
+    of_case = np.array([False, True, False])
+    found = class_deviations(z, ["label", "image", "shape"], of_case)
+    assert found[:, 0] == pytest.approx([np.log(2) / 2**0.25, ((np.log(4) ** 4 + np.log(3) ** 4) / 2) ** 0.25])
+
+
+def test_what_a_case_lacks_does_not_speak_for_it():
+    z = np.array([[[3.0], [np.nan], [0.0]], [[3.0], [np.nan], [np.nan]], [[np.nan]] * 3])
+    found = group_deviations(most_deviant_class(z), GROUPS)
+    assert found == pytest.approx(np.array([[0, np.log(4)], [np.nan, np.log(4)], [np.nan, np.nan]]), nan_ok=True)
+    assert deviation(z, GROUPS) == pytest.approx([np.log(4) / 2**0.25, np.log(4), np.nan], nan_ok=True)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from features import case_features, random_maps
 
-from auvtool.evidence import LIMIT, evidence_of
+from auvtool.evidence import LIMIT, evidence_of, reasons
 from auvtool.feature_store import AGREEMENT_COLUMNS, FeatureHeader
 from auvtool.quantification import quantify
-from auvtool.quantifiers.deviation import deviation
+from auvtool.quantifiers.deviation import class_deviations, deviation
 from auvtool.robust import left_out_distance, robust_z
 from auvtool.score_options import score_options
 from auvtool.scoring import score_cases
@@ -104,9 +104,16 @@ def test_missing_numbers_do_not_cost_the_vector(cases):
     some = list(cases)
     some[2] = replace(cases[2], evidence=replace(cases[2].evidence, label_shape=lacking))
     found = evidence_of(some)
-    others = [case.evidence.label_shape[0, 3] for number, case in enumerate(cases) if number != 2]
-    assert found.blocks["shape: all of it"][2, 0, 3] == pytest.approx(np.median(others))
-    assert not np.isnan(found.z()[2, found.names.index("shape: all of it"), 0])
+    where = found.names.index("shape: all of it")
+    # The median is of the members, whoever else the table holds.
+    for members in (np.arange(12), np.arange(1, 11)):
+        others = [cases[m].evidence.label_shape[0, 3] for m in members if m != 2]
+        filled = cases[2].evidence.label_shape.copy()
+        filled[0, 3] = np.median(others)
+        some[2] = replace(cases[2], evidence=replace(cases[2].evidence, label_shape=filled))
+        expected = evidence_of(some).z(members)[:, where, 0]
+        np.testing.assert_allclose(found.z(members)[:, where, 0], expected)
+        assert not np.isnan(expected).any()
 
 
 def test_deviation_is_that_of_the_evidence(cases, evidence):
@@ -149,3 +156,36 @@ def test_a_missing_item_of_one_case_costs_no_other_its_fit():
     assert np.isnan(left[:, 2]).all()
     assert np.delete(left[:, 0], 4) == pytest.approx(0, abs=1e-9)
     assert left[:, 1] == pytest.approx(0, abs=1e-9)
+
+
+def test_reasons_name_the_strangest_of_each_group(evidence):
+    names, of_case = ("shape: holes", "shape: area", "image: noise"), np.array([False, False, True])
+    z = np.array([[[1.0, -5.0], [4.0, 0.0], [3.0, np.nan]], [[0.5, 0.5], [np.nan, np.nan], [0.0, np.nan]]])
+    said = reasons(z, replace(evidence, names=names, of_case=of_case), ["liver", "tumour"])
+    assert said == ["shape: holes of tumour z -5.0; image: noise z +3.0", ""]
+
+
+def test_what_is_of_the_case_is_of_no_class(evidence):
+    of_case = {name for name, mark in zip(evidence.names, evidence.of_case, strict=True) if mark}
+    items = len(evidence.names) - len(evidence.blocks)
+    for row, name in enumerate(evidence.names[:items]):
+        if np.isnan(evidence.items[:, row]).all():
+            continue  # the loose box, which these features have not
+        assert (name in of_case) == np.isnan(evidence.items[:, row, 1:]).all(), name
+    for name, block in evidence.blocks.items():
+        assert (name in of_case) == (block.shape[1] == 1), name
+
+
+def test_deviation_of_chosen_classes_reads_them_and_what_is_of_the_case(cases, evidence):
+    whole = quantify(cases, HEADER, score_options("deviation"))
+    expected = class_deviations(evidence.z(), evidence.groups, evidence.of_case)
+    np.testing.assert_allclose(whole.of_classes[:, :11], expected[:, :11])
+    assert np.isnan(whole.of_classes[1, 11])  # it has no tumour
+    tumour = quantify(cases, HEADER, score_options("deviation", classes=["tumour"]))
+    np.testing.assert_array_equal(tumour.of_classes[0], whole.of_classes[1])
+    z = evidence.z()
+    z[:, ~evidence.of_case, 0] = np.nan
+    np.testing.assert_array_equal(tumour.of_cases, deviation(z, evidence.groups))
+    assert len(tumour.reasons) == 12
+    assert not any("liver" in reason for reason in tumour.reasons)
+    assert score_cases(cases, HEADER, score_options("deviation")).rows()[2]["reason"] == whole.reasons[0]

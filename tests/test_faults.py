@@ -108,13 +108,17 @@ def test_an_empty_label_is_no_error_but_absent(tmp_path):
     phantoms.write_volume(dataset / "labelsTr" / f"{BAD}.nii.gz", empty)
     done = extract(dataset, tmp_path / "F.h5")
     assert done.returncode == ExitCode.DONE, done.stderr
-    scored = auvtool("score", tmp_path / "F.h5")
+    scored = auvtool("score", tmp_path / "F.h5", "--preset", "paper")
     assert scored.returncode == ExitCode.DONE, scored.stderr
     rows = [row for row in csv.DictReader(io.StringIO(scored.stdout)) if row["case"] == BAD]
     assert {row["status"] for row in rows} == {"absent"}
     assert {row["value"] for row in rows} == {""}  # no scale: absence never becomes a number
     kept = auvtool("filter", "--quantile", "0.9", "--ids", _write(tmp_path / "S.csv", scored.stdout))
     assert BAD in kept.stdout.split()
+    by_default = auvtool("score", tmp_path / "F.h5")
+    rows = {row["case"]: row for row in csv.DictReader(io.StringIO(by_default.stdout)) if not row["class_id"]}
+    assert rows[BAD]["status"] == "absent"
+    assert float(rows[BAD]["auv"]) > 0.5  # that a class is absent is evidence
 
 
 def test_fail_fast_stops_at_the_first_bad_case(tmp_path):

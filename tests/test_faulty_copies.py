@@ -9,6 +9,7 @@ from auvtool.corruption.kinds import KINDS
 from auvtool.dataset import Case, open_dataset
 from auvtool.faults import split_copy_id
 from auvtool.faulty_copies import choose_cases, fault_combinations, faulty_copies
+from auvtool.faulty_copies import donors as donors_of
 
 CASES = tuple(Case(f"c{n}", (Path(f"i{n}.nii.gz"),), Path(f"l{n}.nii.gz")) for n in range(12))
 ALL = fault_combinations()
@@ -76,6 +77,12 @@ def test_a_donor_is_another_case():
             else:
                 assert copy.fault.donor is None
     assert len(donors) == 4 * 3  # every other case, sooner or later
+    copies = faulty_copies(CASES[:4], [("other-label", "high"), ("holes", "low")], n_copies=2, seed=3)
+    given = donors_of(copies, CASES)
+    assert {copy.case_id: copy.fault.donor for copy in copies if copy.case_id in given} == {
+        copy_id: next(case.label for case in CASES if case.case_id == case_id) for copy_id, case_id in given.items()
+    }
+    assert len(given) == 4
     (alone,) = faulty_copies(CASES[:1], [("other-label", "high")], n_copies=1, seed=0)
     assert alone.fault.donor is None
 

@@ -17,7 +17,7 @@ from auvtool.errors import InputError, UsageError
 from auvtool.extraction import ExtractionResult, run_extraction
 from auvtool.extraction_plan import ExtractionPlan, plan_extraction
 from auvtool.faults import put_fault, split_copy_id
-from auvtool.faulty_copies import choose_cases, fault_combinations, faulty_copies
+from auvtool.faulty_copies import choose_cases, donors, fault_combinations, faulty_copies
 from auvtool.feature_store import FeatureFile, FeatureHeader
 from auvtool.manifest import recorded_option, write_manifest
 from auvtool.quantification import read_cases
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from auvtool.detection_methods import Item, Method
 
 KEY_NAME = "answer_key.csv"
+MARKER = "bench_detect.json"
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,41 @@ def plan_detect(
     return DetectPlan(dataset, folder, clean, copies, settings, seed)
 
 
+def claim_folder(plan: DetectPlan) -> None:
+    """Make the folder, or find in it the same data set, cases and copies to go on with; variants share it.
+
+    Raises:
+        UsageError: it holds something else, which is left as it is, or its parent is missing.
+    """
+    record = {
+        "data set": plan.dataset.name,
+        "seed": plan.seed,
+        "cases": [case.case_id for case in plan.clean],
+        "copies": sorted(copy.case_id for copy in plan.copies),
+    }
+    marker = plan.folder / MARKER
+    if marker.is_file():
+        try:
+            held = json.loads(marker.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+            held = None
+        differing = [name for name in record if not isinstance(held, dict) or held.get(name) != record[name]]
+        if differing:
+            raise UsageError(
+                f"{plan.folder}: expected the folder of these cases and copies, got one with other "
+                f"{', '.join(differing)}; name another with -o"
+            )
+        return
+    if plan.folder.exists() and (not plan.folder.is_dir() or any(plan.folder.iterdir())):
+        raise UsageError(
+            f"{plan.folder}: expected no folder yet, got one that bench detect did not make; name another with -o"
+        )
+    if not plan.folder.parent.is_dir():
+        raise UsageError(f"{plan.folder}: expected an existing folder {plan.folder.parent}, got none; create it first")
+    plan.folder.mkdir(exist_ok=True)
+    write_text(marker, json.dumps(record, indent=1, ensure_ascii=False) + "\n", force=False)
+
+
 def write_key(plan: DetectPlan) -> list[str]:
     """The answer key: each case, and each copy with what its fault came to; one line for each that cannot be made.
 
@@ -138,11 +174,19 @@ def write_key(plan: DetectPlan) -> list[str]:
 
 
 def extraction_plan(plan: DetectPlan, *, force: bool) -> ExtractionPlan:
-    """The extraction of the cases and copies in the key; each case stands before its copies, which share its image."""
+    """The extraction of the cases and copies in the key; each case stands before its copies, which share its image.
+
+    Without prompts from labels, copies with a fault of the label are left out: nothing of it would be seen.
+    """
     known = {str(row["case"]) for row in read_table(plan.folder / KEY_NAME, ANSWER_KEY)}
     order = {case.case_id: place for place, case in enumerate(plan.clean)}
     everything = sorted((*plan.clean, *plan.copies), key=lambda case: order[_clean_id(case)])
-    cases = tuple(case for case in everything if case.case_id in known)
+    blind = plan.settings.prompt == "none"
+    cases = tuple(
+        case
+        for case in everything
+        if case.case_id in known and not (blind and case.fault and KINDS[case.fault.kind].of == "label")
+    )
     return plan_extraction(replace(plan.dataset, cases=cases, problems=()), plan.settings, plan.features, force=force)
 
 
@@ -184,6 +228,7 @@ def read_items(plan: DetectPlan) -> tuple[FeatureHeader, list["Item"]]:
     key = {str(row["case"]): row for row in read_table(plan.folder / KEY_NAME, ANSWER_KEY)}
     with FeatureFile(plan.features) as file:
         header, cases = file.header, read_cases(file)
+    given = donors(plan.copies, plan.clean)
     items = []
     for case in cases:
         row = key[case.case_id]
@@ -198,16 +243,18 @@ def read_items(plan: DetectPlan) -> tuple[FeatureHeader, list["Item"]]:
             severity = number if KINDS[kind].of == "image" else 1.0 - number
         elif KINDS[kind].of == "image":
             severity = math.inf  # no voxel differs by more than rounding
-        items.append(Item(case, case_id, kind, KINDS[kind].family, level, severity))
+        items.append(Item(case, case_id, kind, KINDS[kind].family, level, severity, given.get(case.case_id)))
     clean = {item.case_id for item in items if item.kind is None}
     return header, [item for item in items if item.case_id in clean]
 
 
 def methods_of(header: FeatureHeader, items: Sequence["Item"], *, seed: int) -> tuple["Method", ...]:
-    """Every quantifier and control that these features can answer, deviation and calibrate."""
+    """Every quantifier and control that these features can answer; with prompts from labels deviation and calibrate."""
     from auvtool.detection_methods import quantifier_methods
     from auvtool.evidence_methods import CalibratedMethod, DeviationMethod, EvidenceTable
 
+    if header.prompt == "none":
+        return quantifier_methods(header)
     table = EvidenceTable(items)
     null_tests = {name: kind.null_test for name, kind in KINDS.items()}
     left_out = {"deviation"}  # DeviationMethod is the same, looked up

@@ -26,6 +26,10 @@ def detect(
     image_input: Annotated[
         Literal["raw", "mask"], typer.Option("--input", help="Intensities as they are, or normalised by the label.")
     ] = "raw",
+    prompt: Annotated[
+        Literal["mask-box", "none"],
+        typer.Option("--prompt", help="As in extract; none: the decoder's own channels, for faults of images."),
+    ] = "mask-box",
     cases: Annotated[
         str | None, typer.Option("--only", metavar="IDS", help="Draw from these cases: ids with commas, or a file.")
     ] = None,
@@ -75,23 +79,21 @@ def detect(
     plan = steps.plan_detect(
         data,
         output,
-        ExtractionSettings(extractor=extractor, input=image_input, max_slices=max_slices, device=device),
+        ExtractionSettings(extractor=extractor, prompt=prompt, input=image_input, max_slices=max_slices, device=device),
         n_cases=n_cases,
         n_copies=n_copies,
         kinds=_kinds(kinds),
         seed=seed,
         only=only or (),
     )
-    if (output / "dataset.json").exists():
-        raise UsageError(f"-o: expected a folder of its own, got the data set {output}; name another")
-    output.mkdir(exist_ok=True)
+    steps.claim_folder(plan)
     for problem in steps.write_key(plan):
         console.detail(problem)
     wanted = steps.extraction_plan(plan, force=True)
     if not steps.features_are_there(plan, wanted):
         console.info(
             f"bench detect: {len(plan.clean)} cases and {len(wanted.dataset.cases) - len(plan.clean)} copies through "
-            f"{extractor}, input {image_input}; {len(wanted.finished)} done before"
+            f"{extractor}, input {image_input}, prompt {prompt}; {len(wanted.finished)} done before"
         )
         with console.progress("bench detect", len(wanted.waiting())) as bar:
 

@@ -73,6 +73,7 @@ def calibrate(
     from auvtool.calibrating import extract_copies, plan_copies, settings_of
     from auvtool.case_extraction import inputs_digest
     from auvtool.dataset import open_dataset, require_labels
+    from auvtool.faulty_copies import donors
     from auvtool.feature_store import FeatureFile
     from auvtool.manifest import write_manifest
     from auvtool.quantification import read_cases
@@ -81,8 +82,9 @@ def calibrate(
         _refuse_other_features(kept)
     with FeatureFile(features) as file:
         header, cases = file.header, read_cases(file)
+    data = require_labels(open_dataset(dataset, labels=labels))
     plan = plan_copies(
-        require_labels(open_dataset(dataset, labels=labels)),
+        data,
         [case.case_id for case in cases],
         header,
         settings_of(header, weights=weights, device=device),
@@ -119,7 +121,8 @@ def calibrate(
         )
     with FeatureFile(kept) as file:
         made = read_cases(file)
-    found = learn(cases, made, header, prior=prior, seed=seed)
+    given = donors(plan.dataset.cases, data.cases)
+    found = learn(cases, made, header, prior=prior, seed=seed, donors=given)
     _say(found, n_asked=len(plan.dataset.cases))
     if console.wants_reading(output, table_format):
         whole = [row for row in found.rows if row["class_id"] is None]

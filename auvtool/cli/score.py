@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from auvtool.scoring import Scoring
 
 _RANKED = ("rank", "case", "auv", "value", "status", "n_slices", "volume_ml")
+_RANKED_WITH_REASON = ("rank", "case", "auv", "value", "reason")
+_FEW_CASES = 8  # fewer do not say what is usual
 # The columns of an explanation that a person reads, in two tables that fit a narrow terminal.
 _PLACE = {
     "class_name": "class",
@@ -48,16 +50,19 @@ def score(
     *,
     output: Output = STANDARD_STREAM,
     quantifier: Annotated[
-        QuantifierName,
+        QuantifierName | None,
         typer.Option(
             "--quantifier",
             metavar="NAME",
-            help=f"What to measure: {', '.join(QUANTIFIERS)}; auvtool info quantifiers says what each is.",
+            help=f"What to measure: {', '.join(QUANTIFIERS)}; auvtool info quantifiers says what each is. Default: "
+            "deviation; auv with an option of the scale, --mechanism or --reference, and for features without classes.",
         ),
-    ] = "auv",
+    ] = None,
     preset: Annotated[
         Literal["paper", "official"] | None,
-        typer.Option("--preset", help="auv as the paper's equations (default), or its authors' released arithmetic."),
+        typer.Option(
+            "--preset", help="The paper's score: auv by its equations, or by its authors' released arithmetic."
+        ),
     ] = None,
     mechanism: Annotated[
         Literal["a", "b", "c", "d"] | None,
@@ -129,42 +134,52 @@ def score(
 ) -> None:
     """Score features: a value and an AUV for each class and for each whole case.
 
-    The scale S (eq. 5) is high where a case's maps are rich; its AUV (eq. 6) lies between 0, the most certain case of
-    the file, and 1, the most uncertain. Preset paper: squared energy, mean over the classes present, absent and flat
-    maps have no scale. Preset official: linear energy, sum over the classes, an absent map scores 1. An option given
-    beside a preset wins over it. Other quantifiers are read from the same file and go through the same axis and
-    filter. On a terminal the cases are printed as a table, the most uncertain first.
+    By default how far all that is stored of a case lies from what is usual in the data set (deviation), with the
+    evidence that stands out as `reason`; of all scores that learn nothing it finds the most dirty cases (README). The
+    paper's score is one flag away: --preset paper takes its scale S (eq. 5; squared energy, mean over the classes
+    present, absent and flat maps have no scale), --preset official its authors' arithmetic (linear energy, sum over
+    the classes, an absent map scores 1). An option given beside a preset wins over it. Whatever is measured, its AUV
+    (eq. 6) lies between 0, the most certain case of the file, and 1, the most uncertain. On a terminal the cases are
+    printed as a table, the most uncertain first.
 
     \b
       auvtool score F.h5 -o S.csv
+      auvtool score F.h5 --preset paper -o AUV.csv
       auvtool score F.h5 --preset official --format jsonl | jq 'select(.class_name == "all")'
-      auvtool score F.h5 --classes tumour --of probabilities --center -o S.csv
+      auvtool score F.h5 --classes tumour --of probabilities --center -o AUV.csv
       auvtool score F.h5 --quantifier mahalanobis --residualise volume,depth -o MD.csv
       auvtool score F.h5 --explain case_0007                          (why is this case where it is?)
-      auvtool score F.new.h5 --reference S.csv                        (new cases on the old axis)
-      auvtool score F.h5 -o Sd.csv --plot Sd.svg --beside Sa.csv --beside Sb.csv
+      auvtool score F.new.h5 --reference AUV.csv                      (new cases on the old axis)
+      auvtool score F.h5 --mechanism d --classes tumour -o Sd.csv --plot Sd.svg --beside Sa.csv --beside Sb.csv
     """
     _check_features(features)
-    _check_companions(quantifier, metrics, reference, residualised=residualise is not None, explain=explain)
     _check_pictures(output, plot, beside or [], force=force)
     check_output(output, requested=table_format, force=force)
 
     from auvtool.feature_store import FeatureFile
     from auvtool.quantification import read_cases
-    from auvtool.score_options import score_options
+    from auvtool.score_options import ScaleChoices, default_quantifier, score_options
     from auvtool.scoring import score_cases
 
+    scale: ScaleChoices = {
+        "energy": energy,
+        "center": center,
+        "of": of,
+        "unfolding": unfolding,
+        "roi": roi,
+        "aggregate": aggregate,
+    }
+    with FeatureFile(features[0]) as file:
+        header = file.header
+    if quantifier is None:
+        quantifier = default_quantifier(
+            header, scale=scale, preset=preset, mechanism=mechanism, axis_given=reference is not None
+        )
+    _check_companions(quantifier, metrics, reference, residualised=residualise is not None, explain=explain)
     options = score_options(
         quantifier,
         preset=preset,
-        scale={
-            "energy": energy,
-            "center": center,
-            "of": of,
-            "unfolding": unfolding,
-            "roi": roi,
-            "aggregate": aggregate,
-        },
+        scale=scale,
         mechanism=mechanism,
         classes=names_of(classes, "--classes"),
         residualise=names_of(residualise, "--residualise"),
@@ -173,7 +188,7 @@ def score(
     )
     others = {path.stem: _whole_case_auv(path) for path in beside or ()}
     with FeatureFile(features[0]) as file:
-        header, cases = file.header, read_cases(file)
+        cases = read_cases(file)
     scoring = score_cases(
         cases,
         header,
@@ -191,11 +206,12 @@ def score(
         _draw(plot, scoring, cases, own=own, others=others, case_id=explain, force=force)
     if console.wants_reading(output, table_format):
         if explain is None:
-            console.print_table(_ranked(rows), _RANKED)
+            console.print_table(_ranked(rows), _RANKED_WITH_REASON if scoring.quantified.reasons else _RANKED)
         else:
             for columns in (_PLACE, _MAKING):
                 shown = [{short: row.get(name) for name, short in columns.items()} for row in explanation]
-                console.print_table(shown, tuple(columns.values()))
+                told = [short for short in columns.values() if any(row[short] is not None for row in shown)]
+                console.print_table(shown, tuple(told))
         return
     if explain is None:
         write_table(rows, SCORES, output, requested=table_format, force=force)
@@ -296,6 +312,8 @@ def _say_what_was_seen(scoring: "Scoring") -> None:
         + (f"; {said}" if options.facts.of_classes else "")
     )
     console.info(f"score: {options.quantifier}: {scoring.method}")
+    if options.quantifier == "deviation" and n_cases < _FEW_CASES:
+        console.warn(f"{n_cases} cases hardly say what is usual in a data set; deviation wants {_FEW_CASES} or more")
     unplaced = [case_id for case_id, auv in zip(scoring.case_ids, whole.auv, strict=True) if math.isnan(auv)]
     if unplaced:
         console.warn(f"{len(unplaced)} of {n_cases} cases have no AUV ({console.some(unplaced)})")
@@ -325,6 +343,9 @@ def _explanation(scoring: "Scoring", cases: "Sequence[CaseFeatures]", case_id: s
             f"score: {case_id}: AUV {whole['auv']:.3f}, place {whole['rank']} of {whole['n_ranked']} "
             f"(1 is the most uncertain){by}"
         )
+    if reasons := scoring.quantified.reasons:
+        said = reasons[scoring.case_ids.index(case_id)]
+        console.info(f"score: {case_id}: {said or 'no evidence stands out by twice the usual spread'}")
     return rows
 
 

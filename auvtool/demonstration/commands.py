@@ -92,7 +92,7 @@ def _extract(plan: DemoPlan) -> Step:
 
 
 def _score(plan: DemoPlan, quantifier: str) -> Step:
-    chosen: tuple[object, ...] = () if quantifier == "auv" else ("--quantifier", quantifier)
+    chosen: tuple[object, ...] = ("--quantifier", quantifier)
     if quantifier == RANDOM:
         chosen = (*chosen, "--seed", plan.data.seed)
     output = plan.scores(quantifier)

@@ -79,7 +79,6 @@ QUANTIFIERS: dict[QuantifierName, Quantifier] = {
         "uncertain",
         "linear",
         "how far all evidence (label, outline, image, features, spectra) lies from what is usual in the data set",
-        of_classes=False,
         of_data_set=True,
     ),
     "volume": Quantifier("certain", "log", "control: volume of the class region; large = certain"),
