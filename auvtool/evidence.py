@@ -24,6 +24,7 @@ from auvtool.scale import Energy, semantic_perception_scale
 from auvtool.spectrum import CENTERINGS, UNFOLDINGS
 
 LIMIT = 50.0  # of a z
+MODEL_GROUPS = frozenset(("scale", "channels", "voxels", "agreement", "features"))  # what the extractor's model sees
 _TINY = 1e-12
 _LEAST_TO_FIT = 8
 _ENERGIES: tuple[Energy, ...] = get_args(Energy)

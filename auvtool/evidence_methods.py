@@ -24,18 +24,23 @@ class EvidenceTable:
 
 
 class DeviationMethod:
-    """`score --quantifier deviation` of each data set; equal to it by construction, but for the looking up."""
+    """`score --quantifier deviation` of each data set; equal to it by construction, but for the looking up.
 
-    name = "deviation"
+    With `without`, a control: the same without some groups of evidence.
+    """
+
     of_data_set = True
 
-    def __init__(self, table: EvidenceTable) -> None:
+    def __init__(self, table: EvidenceTable, *, name: str = "deviation", without: frozenset[str] = frozenset()) -> None:
+        self.name = name
         self._table = table
+        self._used = np.array([group not in without for group in table.evidence.groups])
 
     def values(self, items: Sequence[Item], *, held_out: frozenset[str]) -> Float[np.ndarray, " item"]:
         """See `Method`; nothing is trained."""
         evidence = self._table.evidence
-        return deviation(evidence.z(self._table.places(items)), evidence.groups)
+        groups = [group for group, used in zip(evidence.groups, self._used, strict=True) if used]
+        return deviation(evidence.z(self._table.places(items))[:, self._used], groups)
 
 
 class CalibratedMethod:

@@ -86,7 +86,16 @@ def test_the_key_and_the_features_are_of_the_same_cases(made):
 
 def test_the_tables_have_every_score(made):
     folder, _ = made
-    expected = {"calibrated", "deviation", "auv paper", "auv official", "volume", "random"}
+    expected = {
+        "calibrated",
+        "deviation",
+        "deviation without model",
+        "deviation of model",
+        "auv paper",
+        "auv official",
+        "volume",
+        "random",
+    }
     for name, schema in (("paired", DETECTION_PAIRED), ("detection", DETECTION), ("summary", DETECTION_SUMMARY)):
         rows = read_table(folder / f"B/{name}.identity.raw.csv", schema)
         assert {row["method"] for row in rows} >= expected

@@ -6,8 +6,10 @@ from features import case_features, random_maps
 
 from auvtool import evidence_methods
 from auvtool.detection_methods import Item, QuantifierMethod, ScaleMethod
+from auvtool.evidence import MODEL_GROUPS
 from auvtool.evidence_methods import CalibratedMethod, DeviationMethod, EvidenceTable
 from auvtool.feature_store import FeatureHeader
+from auvtool.quantifiers.deviation import deviation
 from auvtool.score_options import score_options
 
 HEADER = FeatureHeader("identity", "1", None, "mask-box", "raw", "D", ((1, "liver"), (2, "tumour")))
@@ -40,6 +42,19 @@ def test_deviation_is_that_of_score_in_each_data_set(items, table):
     for data_set in (items[:12], [*items[:5], *items[17:24]], [items[20], *items[:8], items[21]]):
         expected = scored.values(data_set, held_out=NOTHING)
         np.testing.assert_allclose(method.values(data_set, held_out=NOTHING), expected, rtol=1e-9)
+
+
+def test_halves_of_deviation_read_their_own_groups(items, table):
+    groups = set(table.evidence.groups)
+    halves = (MODEL_GROUPS, groups - MODEL_GROUPS)
+    assert groups > MODEL_GROUPS
+    z = table.evidence.z(np.arange(12))
+    for own, others in (halves, halves[::-1]):
+        method = DeviationMethod(table, name="half", without=frozenset(others))
+        used = [place for place, group in enumerate(table.evidence.groups) if group in own]
+        expected = deviation(z[:, used], [table.evidence.groups[place] for place in used])
+        np.testing.assert_allclose(method.values(items[:12], held_out=NOTHING), expected)
+        assert not np.allclose(expected, DeviationMethod(table).values(items[:12], held_out=NOTHING))
 
 
 def test_a_calibrated_score_is_trained_without_what_is_held_out_once(items, table, monkeypatch):

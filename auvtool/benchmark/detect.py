@@ -14,6 +14,7 @@ from auvtool.case_extraction import CaseOutcome, ExtractionSettings, inputs_dige
 from auvtool.corruption.kinds import KINDS
 from auvtool.dataset import Case, Dataset
 from auvtool.errors import InputError, UsageError
+from auvtool.evidence import MODEL_GROUPS
 from auvtool.extraction import ExtractionResult, run_extraction
 from auvtool.extraction_plan import ExtractionPlan, plan_extraction
 from auvtool.faults import put_fault, split_copy_id
@@ -249,7 +250,11 @@ def read_items(plan: DetectPlan) -> tuple[FeatureHeader, list["Item"]]:
 
 
 def methods_of(header: FeatureHeader, items: Sequence["Item"], *, seed: int) -> tuple["Method", ...]:
-    """Every quantifier and control that these features can answer; with prompts from labels deviation and calibrate."""
+    """Every quantifier and control that these features can answer; with prompts from labels deviation and calibrate.
+
+    Beside deviation stand its two halves: without what the model sees (a control that needs no foundation model), and
+    of that alone.
+    """
     from auvtool.detection_methods import quantifier_methods
     from auvtool.evidence_methods import CalibratedMethod, DeviationMethod, EvidenceTable
 
@@ -261,7 +266,13 @@ def methods_of(header: FeatureHeader, items: Sequence["Item"], *, seed: int) -> 
     if all(np.isnan(item.features.agreement[:, 0]).all() for item in items):
         left_out.add("agreement")  # of an extractor without masks
     quantifiers = [one for one in quantifier_methods(header) if one.name not in left_out]
-    return (CalibratedMethod(table, null_tests, seed=seed), DeviationMethod(table), *quantifiers)
+    return (
+        CalibratedMethod(table, null_tests, seed=seed),
+        DeviationMethod(table),
+        DeviationMethod(table, name="deviation without model", without=MODEL_GROUPS),
+        DeviationMethod(table, name="deviation of model", without=frozenset(table.evidence.groups) - MODEL_GROUPS),
+        *quantifiers,
+    )
 
 
 def write_markdown(text: str, path: Path) -> None:
