@@ -10,17 +10,31 @@ from auvtool.detection_methods import Item
 from auvtool.evidence import Evidence, evidence_of
 from auvtool.quantifiers.deviation import deviation
 
+_MOST_BYTES = 2**28  # of z that are kept
+
 
 class EvidenceTable:
-    """The evidence of all cases and copies, measured once and looked up in every draw."""
+    """The evidence of all cases and copies, measured once and looked up in every draw.
+
+    The methods judge the same data sets one after the other: z of the last ones are kept.
+    """
 
     def __init__(self, items: Sequence[Item]) -> None:
         self.items = tuple(items)
         self.evidence: Evidence = evidence_of([item.features for item in items])
         self._place = {item.features.case_id: place for place, item in enumerate(items)}
+        self._known: dict[bytes, Float[np.ndarray, "item name class"]] = {}
 
-    def places(self, items: Sequence[Item]) -> np.ndarray:
-        return np.array([self._place[item.features.case_id] for item in items])
+    def z(self, items: Sequence[Item]) -> Float[np.ndarray, "item name class"]:
+        """Robust z of a data set, one row an item."""
+        places = np.array([self._place[item.features.case_id] for item in items])
+        key = places.tobytes()
+        if key not in self._known:
+            found = self.evidence.z(places)
+            while self._known and (len(self._known) + 1) * found.nbytes > _MOST_BYTES:
+                del self._known[next(iter(self._known))]  # the oldest
+            self._known[key] = found
+        return self._known[key]
 
 
 class DeviationMethod:
@@ -38,9 +52,8 @@ class DeviationMethod:
 
     def values(self, items: Sequence[Item], *, held_out: frozenset[str]) -> Float[np.ndarray, " item"]:
         """See `Method`; nothing is trained."""
-        evidence = self._table.evidence
-        groups = [group for group, used in zip(evidence.groups, self._used, strict=True) if used]
-        return deviation(evidence.z(self._table.places(items))[:, self._used], groups)
+        groups = [group for group, used in zip(self._table.evidence.groups, self._used, strict=True) if used]
+        return deviation(self._table.z(items)[:, self._used], groups)
 
 
 class CalibratedMethod:
@@ -67,5 +80,5 @@ class CalibratedMethod:
             self._designs = training_designs(evidence, self._specimens, self._families, seed=self._seed)
         if held_out not in self._models:
             self._models[held_out] = CrossFitted(self._designs, self._specimens, held_out=held_out, seed=self._seed)
-        designs = design(evidence.z(self._table.places(items)), evidence.groups)
+        designs = design(self._table.z(items), evidence.groups)
         return self._models[held_out].suspicion(designs, [item.case_id for item in items])

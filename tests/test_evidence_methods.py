@@ -106,3 +106,15 @@ def test_a_scale_looked_up_ranks_as_the_scale_measured(items, energy, two_sided,
         assert (np.diff(found[np.argsort(expected)]) >= -1e-12).all()
         assert (np.diff(expected[np.argsort(found)]) >= -1e-12).all()
         assert len(set(found.round(9))) >= len(found) - 1
+
+
+def test_z_of_the_last_data_sets_are_kept_and_no_more_than_fit(items, monkeypatch):
+    table = EvidenceTable(items)
+    first, second = table.z(items[:12]), table.z(items[12:24])
+    np.testing.assert_array_equal(first, table.evidence.z(np.arange(12)))
+    np.testing.assert_array_equal(second, table.evidence.z(np.arange(12, 24)))
+    assert table.z(items[:12]) is first
+    monkeypatch.setattr(evidence_methods, "_MOST_BYTES", 2 * first.nbytes)
+    table.z(items[24:36])
+    assert table.z(items[12:24]) is second
+    assert table.z(items[:12]) is not first
