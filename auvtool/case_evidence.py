@@ -11,13 +11,14 @@
 ```
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
 from auvtool.arrays import LabelMap, Volume
+from auvtool.class_box import Box, class_boxes, class_mask
 from auvtool.dataset_json import SemanticClass
 from auvtool.image_quality import QUALITY_NAMES, image_quality
 from auvtool.label_boundary import BOUNDARY_NAMES, label_boundaries
@@ -70,13 +71,10 @@ def case_evidence(
         thumbnails = np.full((n_channels, N_CELLS), np.nan, dtype=np.float32)
     else:
         values = [one.labels for one in classes]
-        shapes = label_shapes(label, values, spacing_mm)
-        boundaries = label_boundaries(image, label, values)
-        thumbnails = np.stack(
-            [thumbnail(np.isin(label, one.labels).astype(np.float32)) for one in classes]
-            or [np.empty((0, N_CELLS), dtype=np.float32)]
-        )
-        thumbnails[np.isnan(shapes[:, 0])] = np.nan
+        boxes = class_boxes(label, values)
+        shapes = label_shapes(label, values, spacing_mm, boxes=boxes)
+        boundaries = label_boundaries(image, label, values, boxes=boxes)
+        thumbnails = _class_thumbnails(label, values, boxes)
     return CaseEvidence(
         label_shape=shapes,
         label_boundary=boundaries,
@@ -85,3 +83,13 @@ def case_evidence(
         image_thumbnail=standardised_thumbnail(image),
         image_features=image_features.astype(np.float32),
     )
+
+
+def _class_thumbnails(
+    label: LabelMap, classes: Sequence[Sequence[int]], boxes: Sequence[Box | None]
+) -> Float[np.ndarray, "channel cell"]:
+    thumbnails = np.full((len(classes), N_CELLS), np.nan, dtype=np.float32)
+    for row, values, box in zip(thumbnails, classes, boxes, strict=True):
+        if box is not None:
+            row[:] = thumbnail(class_mask(label[box], values), box=box, shape=label.shape)
+    return thumbnails

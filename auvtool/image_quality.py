@@ -4,14 +4,17 @@ No reference is needed; a user's data set tells which values are usual in it. Al
 and offset of the intensities.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from scipy import ndimage
 from scipy.stats import kurtosis, skew
 
 from auvtool.arrays import Volume
+from auvtool.slabs import slabs
 
 _N_SLICES = 24  # measured in plane; more would cost without telling more
 _N_VOXELS = 100_000  # of histogram and shading
@@ -87,48 +90,98 @@ def image_quality(image: Volume, spacing_mm: tuple[float, float, float]) -> Floa
     for axis, spacing, length in zip("dhw", spacing_mm, image.shape, strict=True):
         values[f"log_spacing_{axis}"] = float(np.log(spacing))
         values[f"log_extent_{axis}"] = float(np.log(spacing * length))
-    spread = float(image.std(dtype=np.float64))
-    if spread > 0:
-        values |= {
-            "log_spread": float(np.log(spread)),
-            "log_level": float(np.log(np.abs(image, dtype=np.float64).mean())),
-        }
-        scaled = ((image - image.mean(dtype=np.float64)) / spread).astype(np.float32)
-        chosen = ((np.arange(min(_N_SLICES, len(image))) + 0.5) * len(image) / min(_N_SLICES, len(image))).astype(int)
-        values |= _noise_and_edges(scaled, scaled[chosen])
+    mean, level = float(image.mean(dtype=np.float64)), 0.0
+    variance = 0.0
+    for slab in slabs(image.shape):
+        part = image[slab].astype(np.float64)
+        level += float(np.abs(part).sum()) / image.size
+        variance += float(np.square(part - mean).sum()) / image.size
+    if variance > 0:
+        values |= {"log_spread": float(np.log(np.sqrt(variance))), "log_level": float(np.log(level))}
+        scaled = _Scaled(image, mean, float(np.sqrt(variance)))
+        places, sample = scaled.sample()
+        values |= _noise_and_edges(scaled)
         values |= _neighbouring_slices(scaled)
-        values |= _frequencies(scaled, scaled[chosen])
-        values |= _histogram(image, scaled)
-        values |= _shading(scaled)
+        values |= _frequencies(scaled)
+        values |= _histogram(sample)
+        values |= _extremes(image)
+        values |= _shading(places, sample, image.shape)
     return np.array([values[name] for name in QUALITY_NAMES], dtype=np.float64)
 
 
-def _noise_and_edges(image: Volume, slices: Volume) -> Mapping[str, float]:
+@dataclass(frozen=True)
+class _Scaled:
+    """An image less its mean in units of its standard deviation, float32; only the parts asked for are made."""
+
+    image: Volume
+    mean: float
+    spread: float
+
+    def __getitem__(self, where: Any) -> Float[np.ndarray, "..."]:
+        part = self.image[where].astype(np.float64)
+        part -= self.mean
+        part /= self.spread
+        return np.asarray(part, dtype=np.float32)
+
+    def chosen(self) -> Iterator[Float[np.ndarray, "1 h w"]]:
+        """At most 24 slices, evenly spaced."""
+        n = min(_N_SLICES, len(self.image))
+        for start in ((np.arange(n) + 0.5) * len(self.image) / n).astype(int):
+            yield self[start : start + 1]
+
+    def sample(self) -> tuple[tuple[Int64[np.ndarray, " voxel"], ...], Float[np.ndarray, " voxel"]]:
+        """Places (d, h, w) of some 100,000 voxels, evenly spaced in memory, and their values in float64."""
+        every = max(1, self.image.size // _N_VOXELS)
+        places = np.unravel_index(np.arange(0, self.image.size, every), self.image.shape)
+        return places, self[places].astype(np.float64)
+
+
+def _noise_and_edges(scaled: _Scaled) -> Mapping[str, float]:
+    d, h, w = scaled.image.shape
     values: dict[str, float] = {}
-    if min(slices.shape[1:]) >= 3:
-        kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float32)
-        residual = np.abs(ndimage.convolve(slices, kernel[None])[:, 1:-1, 1:-1])
-        values["noise"] = float(np.sqrt(np.pi / 2) / 6 * residual.mean())
-        values["noise_median"] = float(np.median(residual) / (6 * 0.6745))
-    if len(image) >= 3:
-        values["noise_d"] = float(np.abs(np.diff(image, n=2, axis=0)).mean() / np.sqrt(6))
-    steps = [float(np.abs(np.diff(image, axis=axis)).mean()) if image.shape[axis] > 1 else np.nan for axis in range(3)]
+    if min(h, w) >= 3:
+        kernel = np.array([[[1, -2, 1], [-2, 4, -2], [1, -2, 1]]], dtype=np.float32)
+        residual = np.stack([np.abs(ndimage.convolve(one, kernel)[0, 1:-1, 1:-1]) for one in scaled.chosen()])
+        values["noise"] = float(np.sqrt(np.pi / 2) / 6 * residual.mean(dtype=np.float64))
+        values["noise_median"] = float(np.median(residual, overwrite_input=True) / (6 * 0.6745))
+    twice, sums = 0.0, np.zeros(3)
+    before = np.empty((0, h, w), dtype=np.float32)
+    for slab in slabs(scaled.image.shape):
+        part = scaled[slab]
+        joined = np.concatenate([before, part])
+        twice += _magnitude(np.diff(joined, n=2, axis=0))
+        sums[0] += _magnitude(np.diff(joined[max(0, len(before) - 1) :], axis=0))
+        sums[1] += _magnitude(np.diff(part, axis=1))
+        sums[2] += _magnitude(np.diff(part, axis=2))
+        before = joined[-2:]
+    if d >= 3:
+        values["noise_d"] = twice / ((d - 2) * h * w) / float(np.sqrt(6))
+    pairs = ((d - 1) * h * w, d * (h - 1) * w, d * h * (w - 1))
+    steps = [float(total / n) if n else np.nan for total, n in zip(sums, pairs, strict=True)]
     values |= dict(zip(("gradient_d", "gradient_h", "gradient_w"), steps, strict=True))
     in_plane = (steps[1] + steps[2]) / 2
     values["gradient_ratio"] = steps[0] / in_plane if in_plane > 0 else np.nan
     return values
 
 
-def _neighbouring_slices(image: Volume) -> Mapping[str, float]:
-    flat = image.reshape(len(image), -1)
-    varying = flat.std(axis=1) > 0
-    flat = flat[varying]
-    if len(flat) < 3:
+def _magnitude(part: Float[np.ndarray, "..."]) -> float:
+    return float(np.abs(part).sum(dtype=np.float64))
+
+
+def _neighbouring_slices(scaled: _Scaled) -> Mapping[str, float]:
+    likenesses, steps = [], []
+    before = np.empty((0, scaled.image[0].size), dtype=np.float32)
+    for slab in slabs(scaled.image.shape):
+        flat = scaled[slab].reshape(slab.stop - slab.start, -1)
+        flat = np.concatenate([before, flat[flat.std(axis=1) > 0]])
+        centred = flat - flat.mean(axis=1, keepdims=True)
+        centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+        likenesses.append((centred[1:] * centred[:-1]).sum(axis=1))
+        steps.append(np.linalg.norm(np.diff(flat, axis=0), axis=1))
+        before = flat[-1:]
+    likeness, step = np.concatenate(likenesses), np.concatenate(steps)
+    if len(step) < 2:
         return {}
-    centred = flat - flat.mean(axis=1, keepdims=True)
-    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
-    likeness = (centred[1:] * centred[:-1]).sum(axis=1)
-    step = np.linalg.norm(np.diff(flat, axis=0), axis=1)
     middle = float(np.median(step))
     return {
         "slice_likeness": float(likeness.mean()),
@@ -138,28 +191,46 @@ def _neighbouring_slices(image: Volume) -> Mapping[str, float]:
     }
 
 
-def _frequencies(image: Volume, slices: Volume) -> Mapping[str, float]:
-    _, h, w = slices.shape
+def _frequencies(scaled: _Scaled) -> Mapping[str, float]:
+    d, h, w = scaled.image.shape
     window = np.outer(np.hanning(h + 2)[1:-1], np.hanning(w + 2)[1:-1]).astype(np.float32)
-    power = (np.abs(np.fft.fft2((slices - slices.mean(axis=(1, 2), keepdims=True)) * window)) ** 2).mean(axis=0)
+    # Windowed power, magnitude, and power as it is.
+    power, magnitude, plain = np.zeros((3, h, w), dtype=np.float32)
+    for one in scaled.chosen():
+        power += np.abs(np.fft.fft2((one - one.mean(axis=(1, 2), keepdims=True)) * window)[0]) ** 2
+        spectrum = np.abs(np.fft.fft2(one)[0])
+        magnitude += spectrum
+        plain += spectrum**2
+    n = min(_N_SLICES, d)
     fh, fw = np.abs(np.fft.fftfreq(h)), np.abs(np.fft.fftfreq(w))
     radius = np.hypot(fh[:, None], fw[None, :])
+    power /= n
     values = _band_shares("band_", radius.ravel(), power.ravel())
     values |= _band_shares("band_h_", fh, power.sum(axis=1)) | _band_shares("band_w_", fw, power.sum(axis=0))
-    if len(image) >= 2 * _BANDS:
-        across = (image - image.mean(axis=0)) * np.hanning(len(image) + 2)[1:-1, None, None].astype(np.float32)
-        along_d = (np.abs(np.fft.rfft(across, axis=0)) ** 2).sum(axis=(1, 2))
-        values |= _band_shares("band_d_", np.fft.rfftfreq(len(image)), along_d)
-    magnitude = np.log(np.abs(np.fft.fftshift(np.fft.fft2(slices), axes=(1, 2))).mean(axis=0) + 1e-6)
-    neighbourhood = ndimage.median_filter(magnitude, size=5, mode="wrap")
-    values["peak"] = float((magnitude - neighbourhood).max())
-    plain = (np.abs(np.fft.fft2(slices)) ** 2).mean(axis=0)
+    if d >= 2 * _BANDS:
+        values |= _band_shares("band_d_", np.fft.rfftfreq(d), _power_across(scaled))
+    logarithm = np.log(np.fft.fftshift(magnitude / n) + 1e-6)
+    neighbourhood = ndimage.median_filter(logarithm, size=5, mode="wrap")
+    values["peak"] = float((logarithm - neighbourhood).max())
+    plain /= n
     for axis, energy in (("h", plain.sum(axis=1)), ("w", plain.sum(axis=0))):
         lines = np.log(energy + 1e-6)
         left = lines - ndimage.median_filter(lines, size=5, mode="wrap")
         values[f"lines_{axis}"] = float(left.std())
         values[f"comb_{axis}"] = max(abs(_comb(left, n)) for n in _COMBS)
     return values
+
+
+def _power_across(scaled: _Scaled) -> Float[np.ndarray, " frequency"]:
+    """Power along d less the mean slice, Hann window, summed over the voxels of a slice."""
+    d, h, w = scaled.image.shape
+    window = np.hanning(d + 2)[1:-1, None, None].astype(np.float32)
+    power = np.zeros(d // 2 + 1)
+    for rows in slabs((h, d, w)):
+        part = scaled[:, rows]
+        spectrum = np.fft.rfft((part - part.mean(axis=0)) * window, axis=0)
+        power += (np.abs(spectrum) ** 2).sum(axis=(1, 2), dtype=np.float64)
+    return power
 
 
 def _comb(lines: Float[np.ndarray, " line"], n: int) -> float:
@@ -176,34 +247,47 @@ def _band_shares(
     return {f"{name}{band}": float(np.log((sums[band] + 1e-12) / (sums.sum() + 1e-12))) for band in range(_BANDS)}
 
 
-def _histogram(image: Volume, scaled: Volume) -> Mapping[str, float]:
-    flat = scaled.ravel()[:: max(1, scaled.size // _N_VOXELS)].astype(np.float64)
-    low, middle, high = np.percentile(flat, (5, 50, 95))
+def _histogram(sample: Float[np.ndarray, " voxel"]) -> Mapping[str, float]:
+    low, middle, high = np.percentile(sample, (5, 50, 95))
     width = high - low if high > low else 1.0
-    values = {
-        "skewness": float(skew(flat)),
-        "kurtosis": float(kurtosis(flat)),
-        "share_lowest": float((image == image.min()).mean()),
-        "share_highest": float((image == image.max()).mean()),
+    return {
+        "skewness": float(skew(sample)),
+        "kurtosis": float(kurtosis(sample)),
+        **{f"quantile_{q}": float((np.percentile(sample, q) - middle) / width) for q in _QUANTILES},
     }
-    values |= {f"quantile_{q}": float((np.percentile(flat, q) - middle) / width) for q in _QUANTILES}
-    for name, axes in (("slices", (1, 2)), ("rows", (0, 2)), ("columns", (0, 1))):
-        values[f"constant_{name}"] = float((np.ptp(image, axis=axes) == 0).mean())
-    return values
 
 
-def _shading(scaled: Volume) -> Mapping[str, float]:
-    every = max(1, scaled.size // _N_VOXELS)
-    flat = scaled.ravel()[::every].astype(np.float64)
-    places = np.unravel_index(np.arange(scaled.size)[::every], scaled.shape)
-    bright = flat > np.median(flat)
+def _extremes(image: Volume) -> Mapping[str, float]:
+    lowest, highest = image.min(), image.max()
+    n_lowest, n_highest, n_constant = 0, 0, 0
+    by_slab = []
+    for slab in slabs(image.shape):
+        part = image[slab]
+        n_lowest += int(np.count_nonzero(part == lowest))
+        n_highest += int(np.count_nonzero(part == highest))
+        n_constant += int(np.count_nonzero(part.min(axis=(1, 2)) == part.max(axis=(1, 2))))
+        by_slab.append([part.min(axis=(0, 2)), part.max(axis=(0, 2)), part.min(axis=(0, 1)), part.max(axis=(0, 1))])
+    row_least, row_most, column_least, column_most = zip(*by_slab, strict=True)
+    rows = np.min(row_least, axis=0) == np.max(row_most, axis=0)
+    columns = np.min(column_least, axis=0) == np.max(column_most, axis=0)
+    return {
+        "share_lowest": n_lowest / image.size,
+        "share_highest": n_highest / image.size,
+        "constant_slices": n_constant / len(image),
+        "constant_rows": float(rows.mean()),
+        "constant_columns": float(columns.mean()),
+    }
+
+
+def _shading(
+    places: Sequence[Int64[np.ndarray, " voxel"]], sample: Float[np.ndarray, " voxel"], shape: Sequence[int]
+) -> Mapping[str, float]:
+    bright = sample > np.median(sample)
     if bright.sum() < 30:
         return {}
-    d, h, w = (
-        2.0 * place[bright] / max(length - 1, 1) - 1.0 for place, length in zip(places, scaled.shape, strict=True)
-    )
+    d, h, w = (2.0 * place[bright] / max(length - 1, 1) - 1.0 for place, length in zip(places, shape, strict=True))
     terms = np.stack([np.ones_like(d), d, h, w, d * d, h * h, w * w, d * h, d * w, h * w], axis=1)
-    values = flat[bright]
+    values = sample[bright]
     total = ((values - values.mean()) ** 2).sum()
     fit, *_ = np.linalg.lstsq(terms, values, rcond=None)
     left = ((values - terms @ fit) ** 2).sum()
