@@ -90,8 +90,8 @@ def image_quality(image: Volume, spacing_mm: tuple[float, float, float]) -> Floa
     for axis, spacing, length in zip("dhw", spacing_mm, image.shape, strict=True):
         values[f"log_spacing_{axis}"] = float(np.log(spacing))
         values[f"log_extent_{axis}"] = float(np.log(spacing * length))
-    mean, level = float(image.mean(dtype=np.float64)), 0.0
-    variance = 0.0
+    mean = float(image.mean(dtype=np.float64))
+    level, variance = 0.0, 0.0
     for slab in slabs(image.shape):
         part = image[slab].astype(np.float64)
         level += float(np.abs(part).sum()) / image.size
@@ -111,7 +111,10 @@ def image_quality(image: Volume, spacing_mm: tuple[float, float, float]) -> Floa
 
 @dataclass(frozen=True)
 class _Scaled:
-    """An image less its mean in units of its standard deviation, float32; only the parts asked for are made."""
+    """An image less its mean, in units of its standard deviation, as float32.
+
+    Only the part that is asked for is made, so that no copy of a large image is held.
+    """
 
     image: Volume
     mean: float
