@@ -86,6 +86,15 @@ def test_each_arm_by_hand():
     assert [arm for arm, run in runs.items() if run.ratio is None] == [ALL, CLEAN, DUO]
 
 
+def test_the_parts_of_duo_are_trained_when_named():
+    parts = plan(*downstream_plan.ABLATIONS)
+    assert dropped(parts) == ["", "", ""]
+    assert [run.training.name for run in parts.runs] == ["duo-rw_seed0", "duo-en_seed0", "duo-base_seed0"]
+    options = [" ".join(downstream_plan.LOSS_OPTIONS[run.training.loss]) for run in parts.runs]
+    assert options == ["--loss duo --no-denoise", "--loss duo --no-reweight", "--loss duo --no-reweight --no-denoise"]
+    assert set(candidates().arms()) - set(candidates().usual_arms()) == set(downstream_plan.ABLATIONS)
+
+
 def test_by_default_as_many_are_dropped_as_are_dirty():
     assert candidates().share_clean == 0.6
     assert dropped(plan(ORACLE, "auv", CLEAN, ratios=[candidates().share_clean])) == ["bdgh", "bdgj", "bdgh"]
@@ -143,7 +152,8 @@ def test_arms_that_keep_the_same_cases_share_a_training():
 
 def test_what_cannot_be_planned_is_one_line():
     with pytest.raises(
-        UsageError, match="--arms: expected arms among all, random, auv, volume, oracle, clean, duo, got"
+        UsageError,
+        match="--arms: expected arms among all, random, auv, volume, oracle, clean, duo, duo-rw, duo-en, duo-base, got",
     ):
         plan("auv2")
     with pytest.raises(InputError, match="arm volume: expected volume_ml of at least 3 whole cases"):
@@ -504,7 +514,7 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(phantoms_with_f
         (["--seeds", "0,0"], "--seeds: expected different numbers"),
         (
             ["--arms", "best"],
-            "--arms: expected arms among all, random, good, bad, volume, oracle, clean, duo, got best",
+            "--arms: expected arms among all, random, good, bad, volume, oracle, clean, duo, duo-rw, duo-en, duo-base, got best",
         ),
         (["--train", "--seed 1"], "--train: expected options that are the same for every arm, got --seed"),
         (["--scores", "good.csv"], "expected a file name that no other arm has"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from auvtool.atomic import write_text
-from auvtool.benchmark.downstream_plan import Candidates, Plan, Training, worst_first
+from auvtool.benchmark.downstream_plan import LOSS_OPTIONS, Candidates, Plan, Training, worst_first
 from auvtool.command_chain import Step, run_chains
 from auvtool.dataset import Dataset
 from auvtool.errors import InputError, UsageError
@@ -22,7 +22,7 @@ MARKER = "downstream.json"
 FOLDERS = ("keep", "runs", "predictions", "metrics", "logs")
 # What the experiment says itself, or what would make the arms differ.
 _OWN_OPTION = re.compile(
-    r"-[ojfnqvh].*|--(output|keep|workspace|fold|val-cases|loss|seed|device|jobs|force|dry-run|quiet|verbose|config|help)"
+    r"-[ojfnqvh].*|--(output|keep|workspace|fold|folds|val-cases|loss|(no-)?reweight|(no-)?denoise|seed|device|jobs|force|dry-run|quiet|verbose|config|help)"
     r"(=.*)?"
 )
 
@@ -161,7 +161,8 @@ def chain(experiment: Experiment, training: Training, *, prepare_jobs: int = 1) 
         *("train", experiment.dataset.folder, "--keep", keep, "-o", run),
         # One workspace, so that the data set is planned and preprocessed once.
         *("--workspace", experiment.folder / "workspace", "--val-cases", experiment.folder / "val_cases.txt"),
-        *("--loss", training.loss, "--seed", training.seed, "--device", experiment.device, "-j", prepare_jobs),
+        *LOSS_OPTIONS[training.loss],
+        *("--seed", training.seed, "--device", experiment.device, "-j", prepare_jobs),
         *("--no-validate", *experiment.train_options),
     )
     predict = ("predict", run, experiment.test_images, "-o", predictions, "--device", experiment.device)

@@ -18,10 +18,22 @@ VOLUME = "volume"  # the smallest cases dropped
 ORACLE = "oracle"  # the worst dirty cases dropped, by the answer key
 CLEAN = "clean"  # every dirty case dropped, and no other
 DUO = "duo"  # every case, with the DUO loss
-FIXED_ARMS = (ALL, RANDOM, VOLUME, ORACLE, CLEAN, DUO)
-WITHOUT_RATIO = (ALL, CLEAN, DUO)
+# Its ablations (Table 6): weights alone, denoised labels alone, and neither, which is the loss that both change.
+DUO_RW, DUO_EN, DUO_BASE = "duo-rw", "duo-en", "duo-base"
+ABLATIONS = (DUO_RW, DUO_EN, DUO_BASE)
+FIXED_ARMS = (ALL, RANDOM, VOLUME, ORACLE, CLEAN, DUO, *ABLATIONS)
+WITHOUT_RATIO = (ALL, CLEAN, DUO, *ABLATIONS)
 
-Loss: TypeAlias = Literal["plain", "duo"]
+Loss: TypeAlias = Literal["plain", "duo", "duo-rw", "duo-en", "duo-base"]
+# As `train` takes them.
+LOSS_OPTIONS: Mapping[Loss, tuple[str, ...]] = {
+    "plain": ("--loss", "plain"),
+    "duo": ("--loss", "duo"),
+    "duo-rw": ("--loss", "duo", "--no-denoise"),
+    "duo-en": ("--loss", "duo", "--no-reweight"),
+    "duo-base": ("--loss", "duo", "--no-reweight", "--no-denoise"),
+}
+_LOSS_OF_ARM: Mapping[str, Loss] = {DUO: "duo", DUO_RW: "duo-rw", DUO_EN: "duo-en", DUO_BASE: "duo-base"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,11 @@ class Candidates:
 
     def arms(self) -> tuple[str, ...]:
         """Every arm that there can be, in the order of the tables."""
-        return (ALL, RANDOM, *self.scores, VOLUME, ORACLE, CLEAN, DUO)
+        return (ALL, RANDOM, *self.scores, VOLUME, ORACLE, CLEAN, DUO, *ABLATIONS)
+
+    def usual_arms(self) -> tuple[str, ...]:
+        """Those that are run where none is named: without the ablations of DUO."""
+        return tuple(arm for arm in self.arms() if arm not in ABLATIONS)
 
 
 @dataclass(frozen=True)
@@ -59,7 +75,7 @@ class Training:
     Attributes:
         name: of its files.
         kept: the cases it trains on, sorted.
-        loss: as `train --loss` takes it.
+        loss: a key of LOSS_OPTIONS.
         seed: of weights, batches and augmentation.
     """
 
@@ -203,7 +219,7 @@ def make_plan(candidates: Candidates, *, arms: Sequence[str], ratios: Sequence[f
                 kept = tuple(case_id for case_id in candidates.case_ids if case_id not in dropped)
                 where = f"arm {arm}" + ("" if ratio is None else f" at ratio {ratio:g}")
                 _check_kept(where, kept, candidates.case_ids, presence)
-                loss: Loss = "duo" if arm == DUO else "plain"
+                loss = _LOSS_OF_ARM.get(arm, "plain")
                 name = f"{arm}{'' if ratio is None else f'_{ratio:g}'}_seed{seed}"
                 training = trainings.setdefault((kept, loss, seed), Training(name, kept, loss, seed))
                 runs.append(Run(arm, ratio, seed, training, len(set(candidates.severity) & set(kept))))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from auvtool import plots
 from auvtool.atomic import atomic_path
-from auvtool.benchmark.downstream_plan import ALL, CLEAN, DUO, FIXED_ARMS, ORACLE
+from auvtool.benchmark.downstream_plan import ABLATIONS, ALL, CLEAN, DUO, FIXED_ARMS, ORACLE
 from auvtool.schema import ALL_CLASSES, Cell, Row
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _draw_arm(panel: "Axes", place: int, arm: str, values: Sequence[float], *, n
         return
     if arm in {ORACLE, CLEAN}:
         color, marker = _BLUE, "s"
-    elif arm in FIXED_ARMS and arm != DUO:
+    elif arm in FIXED_ARMS and arm not in {DUO, *ABLATIONS}:
         color, marker = _GREY, "o"
     else:
         color, marker = _ORANGE, "D"

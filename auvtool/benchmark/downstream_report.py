@@ -3,7 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from auvtool.benchmark.downstream_plan import ALL, CLEAN, DUO, ORACLE, RANDOM, VOLUME
+from auvtool.benchmark.downstream_plan import (
+    ALL,
+    CLEAN,
+    DUO,
+    DUO_BASE,
+    DUO_EN,
+    DUO_RW,
+    ORACLE,
+    RANDOM,
+    VOLUME,
+)
 from auvtool.benchmark.downstream_tables import Arm
 from auvtool.downstream_statistics import Estimate
 from auvtool.schema import ALL_CLASSES, Cell, Row
@@ -52,6 +62,15 @@ def shown_rows(rows: Sequence[Row], summary: Sequence[Row], *, class_name: str =
     return shown
 
 
+_WITHOUT_RATIO = {
+    CLEAN: "Training on the clean cases alone",
+    DUO: "The DUO loss on all cases",
+    DUO_RW: "DUO's weights alone (duo-rw) on all cases",
+    DUO_EN: "DUO's denoised labels alone (duo-en) on all cases",
+    DUO_BASE: "The loss of DUO without weights and without denoising (duo-base) on all cases",
+}
+
+
 def findings(rows: Sequence[Row], summary: Sequence[Row], setting: Setting) -> list[str]:
     """What the mean of the classes shows and does not show, a paragraph an item."""
     whole = {_arm(row): row for row in summary if row["class_name"] == ALL_CLASSES}
@@ -59,9 +78,8 @@ def findings(rows: Sequence[Row], summary: Sequence[Row], setting: Setting) -> l
     dirty = {_arm(row): row for row in rows if row["class_name"] == ALL_CLASSES}
     ratios = list(dict.fromkeys(ratio for _, ratio in whole if ratio is not None))
     lines: list[str] = []
-    for arm in (CLEAN, DUO):
+    for arm, what in _WITHOUT_RATIO.items():
         if (arm, None) in whole:
-            what = "Training on the clean cases alone" if arm == CLEAN else "The DUO loss on all cases"
             lines += _compared(whole[arm, None], of_seed, "all", (ALL, None), what=what)
     for ratio in ratios:
         at = f"at ratio {ratio:.3g}"

@@ -50,7 +50,8 @@ def downstream(
         typer.Option(
             "--arms",
             metavar="A,B",
-            help="Of all, random, each name of --scores, volume, oracle, clean, duo; by default every one.",
+            help="Of all, random, each name of --scores, volume, oracle, clean, duo (by default these), and the parts "
+            "of duo: duo-rw, duo-en, duo-base.",
         ),
     ] = None,
     val_cases: Annotated[
@@ -71,8 +72,9 @@ def downstream(
 
     Every arm is the same training on other cases: all; as many dropped blindly as the filter drops (random); what each
     table of scores keeps; the smallest dropped (volume); the worst dirty ones dropped (oracle); the clean ones alone
-    (clean); all of them with the DUO loss (duo). All but duo use nnU-Net's own loss. Each is a chain of train, predict
-    and eval, printed as you could type it; the data set is planned and preprocessed once. The same command again goes
+    (clean); all of them with the DUO loss (duo), its weights or denoised labels alone (duo-rw, duo-en), or neither
+    (duo-base). All others use nnU-Net's own loss. Each is a chain of train, predict and eval, printed as you could
+    type it; the data set is planned and preprocessed once. The same command again goes
     on where it was stopped. Writes downstream.csv (each training), downstream_summary.csv (with paired bootstrap
     intervals), downstream.md and downstream.svg in DIR.
 
@@ -105,7 +107,7 @@ def downstream(
     )
     plan = make_plan(
         candidates,
-        arms=names_of(arms, "--arms") or candidates.arms(),
+        arms=names_of(arms, "--arms") or candidates.usual_arms(),
         ratios=chosen_ratios or [candidates.share_clean],
         seeds=chosen_seeds,
     )
