@@ -514,7 +514,7 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(phantoms_with_f
         (["--seeds", "0,0"], "--seeds: expected different numbers"),
         (
             ["--arms", "best"],
-            "--arms: expected arms among all, random, good, bad, volume, oracle, clean, duo, duo-rw, duo-en, duo-base, got best",
+            "expected arms among all, random, good, bad, volume, oracle, clean, duo, duo-rw, duo-en, duo-base, got",
         ),
         (["--train", "--seed 1"], "--train: expected options that are the same for every arm, got --seed"),
         (["--scores", "good.csv"], "expected a file name that no other arm has"),
