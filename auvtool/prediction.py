@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from auvtool.atomic import write_text
+from auvtool.backbones import require_package
 from auvtool.dataset import Case, CaseProblem, open_dataset
 from auvtool.device import torch_device
 from auvtool.errors import AuvtoolError, InputError, OutputError, UsageError, one_line
@@ -109,7 +110,7 @@ def load_model(run: Path, checkpoints: Sequence[Path], *, device: str = "cpu", m
     Raises:
         InputError: a file is broken, a checkpoint holds more than tensors and plain values, its weights are not of this
             network, or the configuration is a cascade.
-        UsageError: no such device.
+        UsageError: no such device, or the network needs a package that is not installed.
     """
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
@@ -160,6 +161,7 @@ def _build_network(
     if trainer_name == "nnUNetTrainer":
         from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
+        require_package(configuration.network_arch_class_name)
         return get_network_from_plans(
             configuration.network_arch_class_name,
             configuration.network_arch_init_kwargs,

@@ -23,6 +23,15 @@ class Loss(StrEnum):
     PLAIN = "plain"
 
 
+class Backbone(StrEnum):
+    """The network to train."""
+
+    NNUNET = "nnunet"
+    SWIN_UNETR = "swin-unetr"
+    UMAMBA = "umamba"
+    UMAMBA_ENC = "umamba-enc"
+
+
 def train(
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="An nnU-Net raw data set; its scans stay there.")],
     *,
@@ -41,6 +50,16 @@ def train(
     ] = None,
     configuration: Annotated[str, typer.Option("-c", "--configuration", help="Of nnU-Net's plans.")] = "3d_fullres",
     plans: Annotated[str, typer.Option("--plans", help="Name of the plans.")] = "nnUNetPlans",
+    backbone: Annotated[
+        Backbone,
+        typer.Option(
+            "--backbone",
+            help="nnunet: the network of the plans, plain or residual. swin-unetr: MONAI's version 2, patch sides "
+            "rounded up to multiples of 32 (needs auvtool[monai]). umamba: residual U-Net with a Mamba at the "
+            "bottleneck. umamba-enc: with Mamba after each stage of the encoder (needs mamba-ssm and a GPU for patches "
+            "over 262144 voxels).",
+        ),
+    ] = Backbone.NNUNET,
     fold: Annotated[int, typer.Option("--fold", min=0, help="nnU-Net's fold; its val cases stay as they are.")] = 0,
     val_cases: Annotated[
         str | None,
@@ -68,7 +87,8 @@ def train(
         str | None, typer.Option("--patch-size", help="D,H,W in voxels, instead of the planned one.")
     ] = None,
     features: Annotated[
-        int | None, typer.Option("--features", min=1, help="Channels of the first stage (nnU-Net: 32).")
+        int | None,
+        typer.Option("--features", min=1, help="Channels of the first stage (nnU-Net and U-Mamba 32, Swin-UNETR 48)."),
     ] = None,
     lr: Annotated[float, typer.Option("--lr", help="Initial learning rate.")] = 0.01,
     seed: Seed = 0,
@@ -89,8 +109,8 @@ def train(
     """Train nnU-Net on the cases of a keep list, with the DUO loss or its own.
 
     nnU-Net plans and preprocesses all cases once; the keep list becomes one more fold of splits_final.json, with the
-    val cases untouched. RUN is a results folder that stock nnUNetv2_predict reads, without auvtool. The same command
-    again goes on from the last epoch. Prints the path of the final checkpoint.
+    val cases untouched. RUN is a results folder that stock nnUNetv2_predict reads, without auvtool unless --backbone is
+    another than nnunet. The same command again goes on from the last epoch. Prints the path of the final checkpoint.
 
     \b
       auvtool train Dataset004_Hippocampus --keep K.csv -o RUN --device cuda
@@ -108,6 +128,7 @@ def train(
     recipe = Recipe(
         configuration=configuration,
         plans_name=plans,
+        backbone=backbone.value,
         loss=loss.value,
         reweight=reweight,
         denoise=denoise,
@@ -202,7 +223,7 @@ def _print_outlook(request: "Request", outlook: Any) -> None:
     print(f"data set     {request.dataset.name}, {len(request.dataset.cases)} labelled cases")
     print(f"fold         {fold.number}: {len(fold.train)} to train on, {len(fold.val)} to validate on")
     print(f"dropped      {len(fold.dropped)} by the keep list{': ' if fold.dropped else ''}{', '.join(fold.dropped)}")
-    print(f"patch        {patch}, batch {batch}, configuration {recipe.configuration}")
+    print(f"patch        {patch}, batch {batch}, configuration {recipe.configuration}, backbone {recipe.backbone}")
     print(f"length       {recipe.epochs} epochs of {recipe.iterations} + {recipe.val_iterations} batches")
     print(f"loss         {recipe.loss}{_loss_options(recipe)}")
     print(f"workspace    {outlook.workspace.preprocessed.parent}")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypeAlias
 
+from auvtool.backbones import BackboneName
 from auvtool.errors import UsageError
 
 Loss: TypeAlias = Literal["duo", "plain"]
@@ -16,6 +17,7 @@ class Recipe:
     Attributes:
         configuration: 2d, 3d_fullres, ... of the plans.
         plans_name: which plans file.
+        backbone: "nnunet", what the plans say, or another network (`auvtool.backbones`).
         loss: "duo" (eqs. 10, 11) or "plain" (nnU-Net's own, untouched).
         reweight: weights 1 / (1 + alpha S) of eq. 11.
         denoise: the noise head of eq. 10.
@@ -29,6 +31,7 @@ class Recipe:
 
     configuration: str = "3d_fullres"
     plans_name: str = "nnUNetPlans"
+    backbone: BackboneName = "nnunet"
     loss: Loss = "duo"
     reweight: bool = True
     denoise: bool = True
@@ -52,6 +55,8 @@ class Recipe:
             _require(value is None or value >= 1, f"--{name.replace('_', '-')}", "a whole number >= 1", value)
         for side in self.patch_size or ():
             _require(side >= 8, "--patch-size", "sides of at least 8 voxels", side)
+        if self.backbone == "swin-unetr" and self.features is not None:
+            _require(self.features % 12 == 0, "--features", "a multiple of 12 for swin-unetr", self.features)
 
     @property
     def uses_noise_head(self) -> bool:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from auvtool.atomic import write_text
+from auvtool.backbones import require_package, require_scan
 from auvtool.dataset import CaseProblem, Dataset
 from auvtool.device import torch_device
 from auvtool.errors import InputError, UsageError
 from auvtool.training.captured_output import captured_output
 from auvtool.training.folds import Fold, choose_fold, read_or_make_splits, require_every_class, write_fold
-from auvtool.training.plans import adapted_plans
+from auvtool.training.plans import adapted_plans, resolved_configuration
 from auvtool.training.preparation import Prepared, prepare
 from auvtool.training.recipe import Recipe
 from auvtool.training.workspace import Workspace, choose_workspace
@@ -109,7 +110,8 @@ def look_ahead(request: Request) -> Outlook:
     patch_size, batch_size = request.recipe.patch_size, request.recipe.batch_size
     if plans_file.is_file():
         plans = adapted_plans(json.loads(plans_file.read_text(encoding="utf-8")), request.recipe)
-        configuration = plans["configurations"][request.recipe.configuration]
+        configuration = resolved_configuration(plans, request.recipe.configuration)
+        _require_backbone(request, configuration)
         patch_size, batch_size = tuple(configuration["patch_size"]), configuration["batch_size"]
     folder = request.run / f"fold_{fold.number}"
     is_resumed = not request.force and any((folder / name).is_file() for name in (FINAL, LATEST))
@@ -153,10 +155,11 @@ def train(
             say=say,
         )
         plans = adapted_plans(prepared.plans, recipe)
+        configuration = resolved_configuration(plans, recipe.configuration)
+        _require_backbone(request, configuration)
         splits = read_or_make_splits(workspace.splits_file, prepared.case_ids)
         fold = _choose_fold(request, workspace, prepared.case_ids)
-        data_identifier = plans["configurations"][recipe.configuration]["data_identifier"]
-        require_every_class(workspace.dataset_folder / data_identifier, fold, dataset.classes)
+        require_every_class(workspace.dataset_folder / configuration["data_identifier"], fold, dataset.classes)
         write_fold(workspace.splits_file, splits, fold)
     _open_run(request, fold)
     final = request.run / f"fold_{fold.number}" / FINAL
@@ -166,8 +169,20 @@ def train(
     n_asked = sum(request.kept is not None and case_id not in request.kept for case_id in fold.val)
     unchanged = f", {n_asked} of which the keep list drops: they stay" if n_asked else ""
     say(f"training on {len(fold.train)} cases, validating on {len(fold.val)}{unchanged} (fold {fold.number})")
+    planned = recipe.patch_size or resolved_configuration(prepared.plans, recipe.configuration)["patch_size"]
+    if list(planned) != list(configuration["patch_size"]):
+        say(f"patch {_sides(configuration['patch_size'])}: {_sides(planned)} rounded up to what the network can halve")
     resumed_at = _run_trainer(request, workspace, prepared, plans=plans, fold=fold, on_epoch=on_epoch)
     return Outcome(final, fold, prepared.problems, resumed_at)
+
+
+def _sides(patch_size: Sequence[int]) -> str:
+    return " x ".join(map(str, patch_size))
+
+
+def _require_backbone(request: Request, configuration: dict[str, Any]) -> None:
+    require_package(configuration["architecture"]["network_class_name"])
+    require_scan(request.recipe.backbone, patch_size=configuration["patch_size"], device=request.device)
 
 
 def _choose_fold(request: Request, workspace: Workspace, case_ids: Sequence[str]) -> Fold:
@@ -269,7 +284,8 @@ def _check_record(request: Request) -> None:
     held = _read_record(path)
     wanted = _record(request)
     differing = [key for key in ("dataset", "kept", "val_cases") if held.get(key) != wanted[key]]
-    old, new = held.get("recipe", {}), wanted["recipe"]
+    # What an older version did not record, it did as today's defaults do.
+    old, new = {**Recipe().to_dict(), **held.get("recipe", {})}, wanted["recipe"]
     differing += [f"{key} {old.get(key)} (now {new[key]})" for key in new if old.get(key) != new[key]]
     if differing:
         raise UsageError(

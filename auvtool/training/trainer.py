@@ -13,6 +13,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor, nn
 
 from auvtool.atomic import write_text
+from auvtool.backbones import has_deep_supervision
 from auvtool.errors import InputError
 from auvtool.training.duo import DuoLoss, NonFiniteLoss
 from auvtool.training.export import NOISE_KEY, RUN_KEY, STOCK_TRAINER, read_checkpoint, save_checkpoint
@@ -55,6 +56,7 @@ class AuvTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no types
         self._scales: list[Tensor] = []
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.device = device  # nnU-Net would take the first GPU whichever is named
+        self.enable_deep_supervision = has_deep_supervision(self.recipe.backbone)
         self.initial_lr = self.recipe.lr
         self.num_epochs = self.recipe.epochs
         self.num_iterations_per_epoch = self.recipe.iterations
@@ -122,7 +124,8 @@ class AuvTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no types
             beta=self.recipe.beta,
             reweight=self.recipe.reweight,
             batch_dice=self.configuration_manager.batch_dice,
-            resolution_weights=stock.weight_factors,  # type: ignore[arg-type]  # of its DeepSupervisionWrapper
+            # Those of its DeepSupervisionWrapper, which it has only with deep supervision.
+            resolution_weights=getattr(stock, "weight_factors", (1.0,)),
         )
 
     @staticmethod
