@@ -120,3 +120,18 @@ def mahalanobis(vectors, case, one, *, relative=False):
         z = (vectors[case, one] - mean) / unit
         distance -= z @ np.linalg.inv(covariance) @ z
     return distance
+
+
+def selective_scan(inputs, step, decay, write, read):
+    """With h = exp(step A) h + step x B, y = <C, h>, token by token, case by case, channel by channel."""
+    n_tokens, n_cases, n_channels = inputs.shape
+    output = np.zeros(inputs.shape)
+    for case in range(n_cases):
+        for channel in range(n_channels):
+            state = np.zeros(decay.shape[1])
+            for token in range(n_tokens):
+                delta = step[token, case, channel]
+                state = np.exp(delta * decay[channel]) * state
+                state = state + delta * inputs[token, case, channel] * write[token, case]
+                output[token, case, channel] = read[token, case] @ state
+    return output

@@ -56,13 +56,17 @@ class Mamba(nn.Module):
 
     def _scan(self, inputs: Tensor, step: Tensor, write: Tensor, read: Tensor) -> Tensor:
         decay = -self.A_log.exp()
-        kernel = _cuda_kernel() if inputs.is_cuda else None
+        kernel = _kernel_for(inputs)
         if kernel is not None:
             on_tokens: Tensor = kernel(inputs.mT, step.mT, decay, write.mT, read.mT)
             return on_tokens.mT
         inputs, step, write, read = (tensor.transpose(0, 1) for tensor in (inputs, step, write, read))
         output: Tensor = selective_scan(inputs, step=step, decay=decay, write=write, read=read)
         return output.transpose(0, 1)
+
+
+def _kernel_for(inputs: Tensor) -> Callable[..., Tensor] | None:
+    return _cuda_kernel() if inputs.is_cuda else None
 
 
 @cache

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from auvtool.atomic import write_text
-from auvtool.backbones import require_package, require_scan
+from auvtool.backbones import BACKBONES, require_package, require_scan
 from auvtool.dataset import CaseProblem, Dataset
 from auvtool.device import torch_device
 from auvtool.errors import InputError, UsageError
@@ -105,13 +105,14 @@ def look_ahead(request: Request) -> Outlook:
     """
     workspace = choose_workspace(request.dataset, folder=request.workspace, run=request.run)
     _check_record(request)
+    _require_backbone(request, request.recipe.patch_size)
     fold = _choose_fold(request, workspace, [case.case_id for case in request.dataset.cases])
     plans_file = workspace.dataset_folder / f"{request.recipe.plans_name}.json"
     patch_size, batch_size = request.recipe.patch_size, request.recipe.batch_size
     if plans_file.is_file():
         plans = adapted_plans(json.loads(plans_file.read_text(encoding="utf-8")), request.recipe)
         configuration = resolved_configuration(plans, request.recipe.configuration)
-        _require_backbone(request, configuration)
+        _require_backbone(request, configuration["patch_size"])
         patch_size, batch_size = tuple(configuration["patch_size"]), configuration["batch_size"]
     folder = request.run / f"fold_{fold.number}"
     is_resumed = not request.force and any((folder / name).is_file() for name in (FINAL, LATEST))
@@ -144,6 +145,7 @@ def train(
     _check_record(request)
     if request.device != "cpu":
         torch_device(request.device)  # before hours of preprocessing
+    _require_backbone(request, recipe.patch_size)
     with workspace.lock():
         prepared = prepare(
             dataset,
@@ -156,7 +158,7 @@ def train(
         )
         plans = adapted_plans(prepared.plans, recipe)
         configuration = resolved_configuration(plans, recipe.configuration)
-        _require_backbone(request, configuration)
+        _require_backbone(request, configuration["patch_size"])
         splits = read_or_make_splits(workspace.splits_file, prepared.case_ids)
         fold = _choose_fold(request, workspace, prepared.case_ids)
         require_every_class(workspace.dataset_folder / configuration["data_identifier"], fold, dataset.classes)
@@ -180,9 +182,12 @@ def _sides(patch_size: Sequence[int]) -> str:
     return " x ".join(map(str, patch_size))
 
 
-def _require_backbone(request: Request, configuration: dict[str, Any]) -> None:
-    require_package(configuration["architecture"]["network_class_name"])
-    require_scan(request.recipe.backbone, patch_size=configuration["patch_size"], device=request.device)
+def _require_backbone(request: Request, patch_size: Sequence[int] | None) -> None:
+    name = request.recipe.backbone
+    if name in BACKBONES:
+        require_package(BACKBONES[name].network_class_name)
+    if patch_size is not None:
+        require_scan(name, patch_size=patch_size, device=request.device)
 
 
 def _choose_fold(request: Request, workspace: Workspace, case_ids: Sequence[str]) -> Fold:
