@@ -12,11 +12,11 @@ from auvtool.training.loss_sums import (
     LABEL,
     OVERLAP,
     PROBABILITY,
-    DenoiseForm,
     Labelling,
     loss_sums,
 )
 from auvtool.training.pooled_noise import pooled_noise
+from auvtool.training.recipe import DenoiseForm
 
 DICE_SMOOTHING = 1e-5  # nnU-Net's own
 

@@ -7,14 +7,13 @@ What stands in memory beside the network's output is its gradient.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from auvtool.training.class_probabilities import Activation, Block, SigmoidTile, SoftmaxTile
-
-DenoiseForm: TypeAlias = Literal["paper", "official"]
+from auvtool.training.recipe import DenoiseForm
 
 # Places in the last axis of `loss_sums`.
 OVERLAP, PROBABILITY, LABEL, CROSS_ENTROPY = range(4)
