@@ -1,7 +1,9 @@
 """The precision that a network computes in."""
 
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from auvtool.training.recipe import Precision
 
@@ -16,8 +18,13 @@ def set_precision(network: nn.Module, precision: Precision | None, device: torch
     """
     if precision is None:
         return
-    context = torch.autocast(device.type, dtype=_TYPES.get(precision, torch.bfloat16), enabled=precision != "off")
-    network.forward = context(network.forward)
+    forward = network.forward
+
+    def in_precision(*inputs: Tensor) -> Any:  # autocast's own decorator cannot be compiled as one graph
+        with torch.autocast(device.type, dtype=_TYPES.get(precision, torch.bfloat16), enabled=precision != "off"):
+            return forward(*inputs)
+
+    network.forward = in_precision
 
 
 def needs_gradient_scaler(precision: Precision | None) -> bool:
