@@ -6,7 +6,7 @@ after the other, so that what stands in memory at once is a block.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,26 +14,14 @@ from torch import Tensor
 Block: TypeAlias = slice  # of foreground classes
 
 
-class Probabilities(NamedTuple):
-    """Of a block of classes, each (case, class, voxel).
-
-    Attributes:
-        p, q: probability, and one less it.
-        margin: log p - log q.
-        softplus: of the margin, -log q.
-    """
-
-    p: Tensor
-    q: Tensor
-    margin: Tensor
-    softplus: Tensor
-
-
 class Activation(Protocol):
     """What turns the logits of a tile into probabilities."""
 
-    def probabilities(self, block: Block) -> Probabilities:
-        """Of a block of foreground classes."""
+    def probabilities(self, block: Block) -> tuple[Tensor, Tensor]:
+        """Both p and q of a block of foreground classes, each (case, class, voxel)."""
+
+    def margins(self, block: Block) -> tuple[Tensor, Tensor]:
+        """Margins log p - log q, and their softplus, -log q; the second is the caller's to write into."""
 
     def pull_back(self, of_margin: Tensor) -> None:
         """Turn the gradient to the margins (case, head, voxel) into that to the logits, in place."""
@@ -45,11 +33,14 @@ class SigmoidTile:
     def __init__(self, logits: Tensor, precision: torch.dtype) -> None:
         self.logits, self.precision = logits, precision
 
-    def probabilities(self, block: Block) -> Probabilities:
+    def probabilities(self, block: Block) -> tuple[Tensor, Tensor]:
         margin = self.logits[:, block].to(self.precision)
-        q = torch.sigmoid(-margin)
-        softplus = q.clamp_min(torch.finfo(self.precision).tiny).log_().neg_()
-        return Probabilities(torch.sigmoid(margin), q, margin, torch.maximum(softplus, margin, out=softplus))
+        return torch.sigmoid(margin), torch.sigmoid(-margin)
+
+    def margins(self, block: Block) -> tuple[Tensor, Tensor]:
+        margin = self.logits[:, block].to(self.precision)
+        softplus = torch.sigmoid(-margin).clamp_min_(_smallest(self.precision)).log_().neg_()
+        return margin, torch.maximum(softplus, margin, out=softplus)
 
     def pull_back(self, of_margin: Tensor) -> None:
         """Nothing is to be done: margins are logits."""
@@ -65,22 +56,26 @@ class SoftmaxTile:
     def __init__(self, logits: Tensor, blocks: Sequence[Block], precision: torch.dtype) -> None:
         self.logits, self.blocks = logits, blocks
         self.largest = logits.amax(1, keepdim=True).to(precision)  # half less float is float, block by block
-        self.total = rest = self.largest.new_zeros(())
+        total = rest = self.largest.new_zeros(())
         for heads in self._heads():
-            terms = self._terms(heads)
-            self.total = self.total + terms.sum(1, keepdim=True)
-            rest = rest + terms.frac_().sum(1, keepdim=True)  # without the largest, whose terms are 1
-        # Where several are the largest none is dominant, and this is not used.
-        self.rest = torch.where(self.total < 2, rest.clamp_min(torch.finfo(precision).tiny), self.total)
-        self.shift = self.largest + self.total.log()
-        self._whole: tuple[Tensor, Tensor, Tensor] | None = None  # of all heads, where they are one block
+            terms = (logits[:, heads] - self.largest).exp_()
+            total = total + terms.sum(1, keepdim=True)
+            rest = rest + terms.frac().sum(1, keepdim=True)  # without the largest, whose terms are 1
+        self.inverse_total = total.reciprocal()
+        # Where several are the largest none is dominant, and this q is not used.
+        self.dominant_q = (rest * self.inverse_total).clamp_min_(_smallest(precision))
+        self.shift = self.largest + total.log_()
+        # Where all heads are one block, what is known of them is kept.
+        self._whole = self._of_terms(terms) if len(blocks) == 1 else None
 
-    def probabilities(self, block: Block) -> Probabilities:
+    def probabilities(self, block: Block) -> tuple[Tensor, Tensor]:
+        p, _, q = self._of(slice(block.start + 1, block.stop + 1))
+        return p, q
+
+    def margins(self, block: Block) -> tuple[Tensor, Tensor]:
         heads = slice(block.start + 1, block.stop + 1)
-        p, q, _ = self._of(heads)
-        softplus = q.log().neg_()
-        margin = (self.logits[:, heads] - self.shift).add_(softplus)
-        return Probabilities(p, q, margin, softplus)
+        softplus = self._of(heads)[2].log().neg_()
+        return (self.logits[:, heads] - self.shift).add_(softplus), softplus
 
     def pull_back(self, of_margin: Tensor) -> None:
         """With g the gradient to margins, that to logit j is `g_j / q_j - p_j sum over c of g_c / q_c`.
@@ -88,35 +83,36 @@ class SoftmaxTile:
         It is `g_j - p_j sum over c != j of g_c / q_c` written so that one sum serves every j. For a dominant class
         g / q could cancel or overflow: it stands apart, in the second form.
         """
-        of_others = of_dominant = self.total.new_zeros(())
+        of_others = of_dominant = self.shift.new_zeros(())
         for heads in self._heads():
-            p, q, dominant = self._of(heads)
-            gradient = of_margin[:, heads].div_(torch.addcmul(q, p, dominant))  # q + p = 1 where dominant
-            from_dominant = (gradient * dominant).sum(1, keepdim=True)
+            _, dominant, q = self._of(heads)
+            gradient = of_margin[:, heads].div_(torch.maximum(q, dominant))  # q >= 1/2, or 1 where dominant
+            from_dominant = torch.linalg.vecdot(gradient, dominant, dim=1).unsqueeze_(1)
             of_dominant = of_dominant + from_dominant
             of_others = of_others + gradient.sum(1, keepdim=True) - from_dominant
+        of_dominant = of_dominant / self.dominant_q
         for heads in self._heads():
-            p, _, dominant = self._of(heads)
-            share = (p * (self.total / self.rest)).mul_(1 - dominant)  # of the rest
-            of_margin[:, heads].sub_(share.mul_(of_dominant).addcmul_(p, of_others))
+            p, dominant, _ = self._of(heads)
+            gradient = of_margin[:, heads].addcmul_(p, of_others, value=-1)
+            gradient.addcmul_(torch.addcmul(p, p, dominant, value=-1), of_dominant, value=-1)
 
     def _heads(self) -> Sequence[slice]:
         """The blocks in numbers of heads, background with the first one."""
         return [slice(block.start + bool(block.start), block.stop + 1) for block in self.blocks]
 
-    def _terms(self, heads: slice) -> Tensor:
-        return (self.logits[:, heads] - self.largest).exp_()
-
     def _of(self, heads: slice) -> tuple[Tensor, Tensor, Tensor]:
-        """p, q and whether it is dominant, of some heads."""
-        if self._whole is not None:
-            p, q, dominant = self._whole
-            return p[:, heads], q[:, heads], dominant[:, heads]
-        whole = len(self.blocks) == 1
-        p = self._terms(slice(0, None) if whole else heads).div_(self.total)
+        """p, whether it is dominant, and q of some heads."""
+        if self._whole is None:
+            return self._of_terms((self.logits[:, heads] - self.largest).exp_())
+        p, dominant, q = self._whole
+        return p[:, heads], dominant[:, heads], q[:, heads]
+
+    def _of_terms(self, terms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        p = terms.mul_(self.inverse_total)
         dominant = p.round()
-        q = (1 - p).mul_(1 - dominant).addcmul_(dominant, self.rest / self.total)
-        if not whole:
-            return p, q, dominant
-        self._whole = p, q, dominant
-        return self._of(heads)
+        return p, dominant, (1 - p).lerp_(self.dominant_q, dominant)
+
+
+def _smallest(precision: torch.dtype) -> float:
+    """The least q told from 0; its inverse can be multiplied by a gradient."""
+    return float(torch.finfo(precision).tiny ** 0.8)

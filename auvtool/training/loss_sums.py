@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from auvtool.training.class_probabilities import Activation, Block, SigmoidTile, SoftmaxTile
+from auvtool.training.denoised_label import TileNoise
 from auvtool.training.recipe import DenoiseForm
 
 # Places in the last axis of `loss_sums`.
@@ -65,7 +66,7 @@ def choose_tiling(device: torch.device, *, n_cases: int, n_heads: int, n_voxels:
     return Tiling(n_cases, max(1, _GPU_ELEMENTS // (n_cases * n_voxels)), n_voxels)
 
 
-_CPU_ELEMENTS = 1 << 16
+_CPU_ELEMENTS = 1 << 17
 _GPU_ELEMENTS = 1 << 24
 
 
@@ -123,13 +124,7 @@ class _LossSums(torch.autograd.Function):
         sums = output.new_zeros(output.shape[0], labelling.n_classes, 4, dtype=torch.float64)
         for tile in _tiles(batch):
             for block in tile.blocks:
-                p, _, margin, softplus = tile.activation.probabilities(block)
-                label, _ = tile.label(block)
-                cross_entropy = softplus.addcmul(label, margin, value=-1)
-                if tile.mask is not None:
-                    p, label, cross_entropy = p * tile.mask, label * tile.mask, cross_entropy * tile.mask
-                parts = ((p * label).sum(-1), p.sum(-1), label.sum(-1), cross_entropy.sum(-1))
-                sums[tile.cases, block] += torch.stack(parts, -1)
+                sums[tile.cases, block] += tile.sums(block)
         return sums.to(torch.float64 if output.dtype is torch.float64 else torch.float32)
 
     @staticmethod
@@ -137,56 +132,31 @@ class _LossSums(torch.autograd.Function):
     def backward(ctx: Any, of_sums: Tensor) -> tuple[Tensor | None, ...]:
         output, noise, level, target = ctx.saved_tensors
         labelling: Labelling = ctx.labelling
-        of_output = torch.zeros_like(output, memory_format=torch.contiguous_format)
+        of_output = torch.empty_like(output, memory_format=torch.contiguous_format)
+        if noise is not None or not _denoises(output, noise, level, labelling):
+            of_output[:, labelling.n_heads :].zero_()
         of_noise = None if noise is None else torch.zeros_like(noise, memory_format=torch.contiguous_format)
         of_level = None if level is None else torch.zeros_like(level, dtype=torch.float64)
         for tile in _tiles(_Batch(output, noise, level, target, labelling, ctx.tiling)):
             of_heads = of_output.flatten(2)[tile.cases, : labelling.n_heads, tile.voxels]
             # The gradient to the logits grows in its place, unless that is of half precision.
-            of_margin = (
-                of_heads if of_heads.dtype is tile.precision else torch.zeros_like(of_heads, dtype=tile.precision)
-            )
+            of_margin = of_heads if of_heads.dtype is tile.precision else of_heads.to(tile.precision)
+            of_margin[:, : tile.n_background].zero_()
             for block in tile.blocks:
-                p, q, margin, _ = tile.activation.probabilities(block)
-                label, slopes = tile.label(block)
-                overlap, probability, of_label, cross_entropy = (
-                    of_sums[tile.cases, block, :, None].to(p.dtype).unbind(2)
-                )
-                heads = slice(block.start + tile.n_background, block.stop + tile.n_background)
-                part = (p - label).mul_(cross_entropy).addcmul_((label * overlap).add_(probability), p * q)
-                of_margin[:, heads] = part if tile.mask is None else part.mul_(tile.mask)
-                if slopes is None:
+                slopes = of_sums[tile.cases, block, :, None].to(tile.precision).unbind(2)
+                of_label = tile.pull_back(block, slopes, into=of_margin)
+                if of_label is None:
                     continue
-                part = (p * overlap).add_(of_label).addcmul_(margin, cross_entropy, value=-1)
-                if tile.mask is not None:
-                    part.mul_(tile.mask)
-                if of_level is not None and slopes.level is not None:
-                    of_level[tile.cases, block] += (part * slopes.level).sum(-1)
-                part.mul_(slopes.noise)
-                if of_noise is None:
-                    noise_channels = slice(labelling.n_heads + block.start, labelling.n_heads + block.stop)
-                    of_output.flatten(2)[tile.cases, noise_channels, tile.voxels] = part
-                else:
-                    of_noise.flatten(2)[tile.cases, block, tile.voxels] = part
+                of_tile_noise, of_tile_level = of_label
+                if of_level is not None and of_tile_level is not None:
+                    of_level[tile.cases, block] += of_tile_level
+                place = of_output.flatten(2)[:, labelling.n_heads :] if of_noise is None else of_noise.flatten(2)
+                place[tile.cases, block, tile.voxels] = of_tile_noise
             tile.activation.pull_back(of_margin)
             if of_margin is not of_heads:
                 of_heads.copy_(of_margin)
-        return (
-            of_output,
-            of_noise,
-            None if of_level is None or level is None else of_level.to(level.dtype),
-            None,
-            None,
-            None,
-        )
-
-
-@dataclass(frozen=True)
-class _Slopes:
-    """Derivatives of the denoised label by the noise (or its logits, where these are given) and by the level."""
-
-    noise: Tensor
-    level: Tensor | None
+        gradient_of_level = None if of_level is None or level is None else of_level.to(level.dtype)
+        return of_output, of_noise, gradient_of_level, None, None, None
 
 
 @dataclass(frozen=True)
@@ -209,31 +179,63 @@ class _Tile:
     def n_background(self) -> int:
         return self.labelling.n_heads - self.labelling.n_classes
 
-    def label(self, block: Block) -> tuple[Tensor, _Slopes | None]:
-        """(case, class, voxel) label, denoised if there is noise."""
+    def sums(self, block: Block) -> Tensor:
+        """(case, class, 4), see `loss_sums`."""
+        label, noise = self._label(block), self._noise(block)
+        label = label if noise is None else noise.denoised(label)
+        p, _ = self.activation.probabilities(block)
+        margin, softplus = self.activation.margins(block)
+        cross_entropy = softplus.addcmul_(label, margin, value=-1)
+        if self.mask is not None:
+            p, label, cross_entropy = p * self.mask, label * self.mask, cross_entropy.mul_(self.mask)
+        return torch.stack((torch.linalg.vecdot(p, label), p.sum(-1), label.sum(-1), cross_entropy.sum(-1)), -1)
+
+    def pull_back(
+        self, block: Block, of_sums: Sequence[Tensor], *, into: Tensor
+    ) -> tuple[Tensor, Tensor | None] | None:
+        """Write the gradient to the block's margins `into` its heads; returns those to noise and level, if any.
+
+        With gradients g to the sums: `(g_overlap y + g_probability) p q + g_ce (p - y)` to the margin m, and
+        `g_overlap p + g_label - g_ce m` to the label y.
+        """
+        overlap, probability, of_label, cross_entropy = of_sums
+        label, noise = self._label(block), self._noise(block)
+        denoised = label if noise is None else noise.denoised(label)
+        p, q = self.activation.probabilities(block)
+        part = into[:, block.start + self.n_background : block.stop + self.n_background]
+        torch.addcmul(probability, denoised, overlap, out=part).mul_(p).mul_(q)
+        part.addcmul_(p - denoised, cross_entropy)
+        if self.mask is not None:
+            part.mul_(self.mask)
+        if noise is None:
+            return None
+        margin, _ = self.activation.margins(block)
+        part = torch.addcmul(of_label, p, overlap).addcmul_(margin, cross_entropy, value=-1)
+        return noise.pull_back(part if self.mask is None else part.mul_(self.mask), label)
+
+    def _label(self, block: Block) -> Tensor:
+        """(case, class, voxel) in {0, 1}."""
         if self.labelling.has_regions:
-            label = self.target[:, block].to(self.precision)
-        else:
-            values = torch.arange(
-                block.start + 1, block.stop + 1, device=self.target.device, dtype=self.precision
-            ).unsqueeze_(1)
-            label = self.target.new_empty(len(self.target), len(values), self.target.shape[2], dtype=self.precision)
-            torch.eq(
-                self.target, values, out=label
-            )  # numbers at once: converting booleans would take ten times as long
+            return self.target[:, block].to(self.precision)
+        values = torch.arange(block.start + 1, block.stop + 1, device=self.target.device, dtype=self.precision)
+        label = self.target.new_empty(len(self.target), len(values), self.target.shape[2])
+        # Numbers at once: converting booleans would take ten times as long.
+        return torch.eq(self.target, values.unsqueeze(1), out=label)
+
+    def _noise(self, block: Block) -> TileNoise | None:
         if self.noise is None:
-            return label, None
+            return None
         noise = self.noise[:, block].to(self.precision)
-        noise = torch.sigmoid(noise) if self.noise_is_logit else noise
-        squashed = noise * (1 - noise) if self.noise_is_logit else 1
-        if self.labelling.denoise == "official":
-            return label * (1 - noise), _Slopes(-label * squashed, None)
-        assert self.level is not None  # noqa: S101  # `_tiles` gives no noise without one
-        level = self.level[:, block, None]
-        value = label - level * noise
-        clamped = value.clamp(0, 1)
-        passes = torch.eq(value, clamped, out=value)
-        return clamped, _Slopes(passes * squashed * -level, passes * -noise)
+        return TileNoise(
+            torch.sigmoid(noise) if self.noise_is_logit else noise,
+            is_squashed=self.noise_is_logit,
+            level=None if self.level is None or self.labelling.denoise == "official" else self.level[:, block, None],
+        )
+
+
+def _denoises(output: Tensor, noise: Tensor | None, level: Tensor | None, labelling: Labelling) -> bool:
+    has_noise = noise is not None or output.shape[1] > labelling.n_heads
+    return has_noise and (labelling.denoise == "official" or level is not None)
 
 
 def _tiles(batch: _Batch) -> Iterator[_Tile]:
@@ -243,7 +245,7 @@ def _tiles(batch: _Batch) -> Iterator[_Tile]:
     flat, flat_target = output.flatten(2), target.flatten(2)
     noise_is_logit = noise is None
     flat_noise = flat[:, n_heads:] if noise is None else noise.flatten(2)
-    denoises = flat_noise.shape[1] > 0 and (labelling.denoise == "official" or level is not None)
+    denoises = _denoises(output, noise, level, labelling)
     blocks = [slice(at, min(at + tiling.n_classes, n_classes)) for at in range(0, n_classes, tiling.n_classes)]
     for first_case in range(0, flat.shape[0], tiling.n_cases):
         cases = slice(first_case, first_case + tiling.n_cases)

@@ -74,7 +74,7 @@ def training_figure(rows: Sequence[Mapping[str, Any]]) -> "Figure":
         figure.axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
         if others:
             handles, labels = others[0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside lower center", ncols=4)
+            figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=4)
     return figure
 
 
