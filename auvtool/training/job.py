@@ -66,27 +66,24 @@ def run_job(job: Job, on_epoch: Callable[[dict[str, Any]], None]) -> int | None:
     Raises:
         InputError: the loss is not finite, or see `AuvTrainer`.
     """
-    with ExitStack() as stack:
-        stack.enter_context(
-            job.workspace.environment(augmentation_workers=job.augmentation_workers, compiles=job.compile)
-        )
-        stack.enter_context(captured_output(job.folder / "nnunet_output.log"))
-        if job.n_processes > 1:
-            from auvtool.training.processes import run_processes
+    with job.workspace.environment(augmentation_workers=job.augmentation_workers, compiles=job.compile):
+        if job.n_processes == 1:
+            return _train(job, torch_device(job.device), on_epoch)
+        from auvtool.training.processes import run_processes
 
-            resumed_at: int | None = run_processes(
-                _train, job, n_processes=job.n_processes, device=job.device, on_message=on_epoch
-            )
-            return resumed_at
-        return _train(job, torch_device(job.device), on_epoch)
+        resumed_at: int | None = run_processes(
+            _train, job, n_processes=job.n_processes, device=job.device, on_message=on_epoch
+        )
+        return resumed_at
 
 
 def _train(job: Job, device: "torch.device", on_epoch: Callable[[dict[str, Any]], None]) -> int | None:
-    import torch
-
-    from auvtool.training.trainer import OPTIONS_KEY, AuvTrainer
-
     with ExitStack() as stack:
+        stack.enter_context(captured_output(job.folder / "nnunet_output.log"))
+        import torch
+
+        from auvtool.training.trainer import OPTIONS_KEY, AuvTrainer
+
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(job.threads)
         options = {

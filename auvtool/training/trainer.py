@@ -63,7 +63,7 @@ class AuvTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no types
         self._seconds: list[float] = []  # of each training iteration of this process
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.device = device  # nnU-Net would take the first GPU whichever is named
-        if not needs_gradient_scaler(self.recipe.amp):
+        if device.type == "cpu" or not needs_gradient_scaler(self.recipe.amp):
             self.grad_scaler = None
         self.log = RunLog(self.fold_folder, self.class_names)
         self._memory = PeakMemory(device)
