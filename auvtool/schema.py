@@ -146,6 +146,16 @@ METRICS = TableSchema(
     ),
 )
 
+CLASS_WEIGHTS = TableSchema(
+    "auvtool.class_weights",
+    1,
+    (
+        Column("class_id", "int", "class of dataset.json", nullable=True, required=False),
+        Column("class_name", "str", "its name; one of the two is enough", nullable=True, required=False),
+        Column("weight", "float", "times what the class weighs otherwise; classes left out have 1"),
+    ),
+)
+
 _P = "two-sided p value of the correlation before it"
 _INTERVAL = "95 % bootstrap interval of the correlation before it"
 

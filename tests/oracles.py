@@ -135,3 +135,35 @@ def selective_scan(inputs, step, decay, write, read):
                 state = state + delta * inputs[token, case, channel] * write[token, case]
                 output[token, case, channel] = read[token, case] @ state
     return output
+
+
+def softmax_margins(logits):
+    """Margins m with sigmoid(m) = softmax(logits): z_c - log sum over k != c of exp z_k."""
+    heads = range(logits.shape[1])
+    others = [[other for other in heads if other != head] for head in heads]
+    return torch.stack([logits[:, head] - logits[:, rest].logsumexp(1) for head, rest in enumerate(others)], 1)
+
+
+def denoised_label(label, noise, level):
+    """clamp(y - e n, 0, 1), eq. 10; the clamp passes the gradient at its bounds themselves."""
+    value = label - level.reshape(*level.shape, *(1,) * (label.ndim - 2)) * noise
+    return torch.where((value >= 0) & (value <= 1), value, value.detach().clamp(0, 1))
+
+
+def plain_loss_sums(margins, label, mask=None):
+    """Sums of p y, p, y and binary cross entropy of each case and class, from whole tensors."""
+    cross_entropy = torch.nn.functional.binary_cross_entropy_with_logits(margins, label, reduction="none")
+    probability = torch.sigmoid(margins)
+    parts = torch.stack([probability * label, probability, label, cross_entropy], -1).flatten(2, -2)
+    return (parts if mask is None else parts * mask.flatten(2).unsqueeze(-1)).sum(2)
+
+
+def plain_duo_loss(margins, label, weight, beta, mask=None, batch_dice=False):
+    """Eq. 11 at one resolution; weight is (case, class)."""
+    sums = plain_loss_sums(margins, label, mask)
+    overlap, size = sums[..., 0], sums[..., 1] + sums[..., 2]
+    if batch_dice:
+        overlap, size = overlap.sum(0), size.sum(0)
+    n_voxels = math.prod(margins.shape[2:]) if mask is None else mask.flatten(1).sum(1, keepdim=True).clamp_min(1)
+    dice = (2 * overlap + 1e-5) / (size + 1e-5)
+    return (weight * (beta * (1 - dice) + (1 - beta) * sums[..., 3] / n_voxels)).mean()

@@ -53,6 +53,38 @@ def test_dry_run_says_what_would_be_done(trained, command, tmp_path):
     assert not (tmp_path / "NEW").exists()
 
 
+def test_folds_are_trained_one_after_the_other_and_found_again(trained, command, tmp_path):
+    """Two folds of a run of one batch each; the second call has nothing to do."""
+    run = tmp_path / "FOLDS"
+    options = [*command, "-o", str(run), "--epochs", "1", "--iterations", "1", "--folds", "1,3", "--features", "4"]
+    (tmp_path / "w.json").write_text('{"lesion": 2}')
+    options += ["--class-weights", str(tmp_path / "w.json"), "--amp", "bf16", "--no-compile"]
+    done = CliRunner().invoke(app, options)
+    assert isinstance(done.exception, CasesFailed)
+    checkpoints = done.stdout.splitlines()
+    assert len(checkpoints) == 2
+    record = json.loads((run / "auvtool_run.json").read_text())
+    assert [f"fold_{number}" for number in record["folds"]] == [path.split("/")[-2] for path in checkpoints]
+    assert record["recipe"]["class_weights"]["values"] == {"organ": 1.0, "lesion": 2.0}
+    vals = [set(split["val"]) for split in record["folds"].values()]
+    assert not vals[0] & vals[1]
+    again = CliRunner().invoke(app, options)
+    assert again.stdout == done.stdout
+    assert again.stderr.count("nothing to do") == 2
+    manifest = json.loads((tmp_path / "FOLDS.manifest.json").read_text())
+    assert len(manifest["options"]["fold"]) == 2
+    assert len(manifest["model_sha256"].split()) == 2
+
+
+def test_static_weights_are_read_from_a_table_of_scores(command, tmp_path):
+    from test_class_table import SOME, scores
+
+    table = scores(tmp_path / "S.csv", SOME)
+    done = CliRunner().invoke(app, [*command, "-o", str(tmp_path / "NEW"), "-n", "--static-weights", str(table)])
+    assert done.exit_code == 0, done.output
+    assert "weights with alpha 0.5, of a table" in done.stdout
+
+
 def test_other_options_are_refused(command):
     done = CliRunner().invoke(app, [*command, "--no-denoise"])
     assert isinstance(done.exception, UsageError)
@@ -73,6 +105,12 @@ def test_a_keep_list_of_another_data_set_is_refused(command, tmp_path):
         (["--lr", "0"], "--lr"),
         (["--val-cases", "nobody"], "nobody"),
         (["--fold", "17"], "--fold"),
+        (["--folds", "all", "--fold", "0"], "--folds"),
+        (["--folds", "0,0"], "--folds"),
+        (["--folds", "some"], "--folds"),
+        (["--amp", "fp16"], "--amp"),
+        (["--denoise-form", "official", "--no-denoise"], "--denoise-form"),
+        (["--gpus", "3"], "--gpus"),
     ],
 )
 def test_wrong_usage_is_one_line(command, tmp_path, options, message):

@@ -7,16 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
+from oracles import denoised_label, plain_duo_loss, softmax_margins, written_scale
 
-from auvtool.training.duo import (
-    DuoLoss,
-    NonFiniteLoss,
-    class_losses,
-    denoised_label,
-    perception_scale,
-    softmax_margins,
-)
+from auvtool.training.duo import DuoLoss, NonFiniteLoss, class_losses
+from auvtool.training.logit_scale import perception_scale
 
 
 def make_loss(**changes) -> DuoLoss:
@@ -51,13 +45,6 @@ def plain_losses(probability, label, mask, beta):
     return losses
 
 
-def scale_by_svd(volume):
-    """Eqs. 2 to 5 of one map (d, h, w)."""
-    values = np.linalg.svd(volume.reshape(len(volume), -1).astype(np.float64), compute_uv=False)
-    share = values**2 / (values**2).sum()
-    return -sum(p * math.log(p) for p in share if p > 0) / math.log(len(values))
-
-
 @pytest.fixture
 def batch():
     """Logits (2, 3, 4, 5, 6) and exclusive labels (2, 1, 4, 5, 6)."""
@@ -67,123 +54,23 @@ def batch():
     return logits, target
 
 
-# --- softmax as sigmoid
-
-
-def test_margin_of_probability_three_quarters_is_log_three():
-    margins = softmax_margins(torch.tensor([[0.0, math.log(3.0)]]))
-    assert margins[0].tolist() == pytest.approx([-math.log(3.0), math.log(3.0)])
-
-
-@given(arrays(np.float32, (1, 4, 3), elements=st.floats(-30, 30, width=32)))
-def test_sigmoid_of_margins_is_softmax(logits):
-    margins = softmax_margins(torch.from_numpy(logits))
-    assert torch.allclose(torch.sigmoid(margins), torch.from_numpy(logits).softmax(1), atol=1e-6)
-
-
-def test_margins_of_huge_logits_are_finite_and_their_cross_entropy_exact():
-    logits = torch.tensor([[0.0, 300.0, -300.0]], requires_grad=True)
-    margins = softmax_margins(logits)
-    assert margins.isfinite().all()
-    assert margins[0, 0].item() == pytest.approx(-300.0)
-    assert torch.nn.functional.softplus(-margins[0, 2]).item() == pytest.approx(600.0)  # -log p, where p underflows
-    margins.sum().backward()
-    assert logits.grad.isfinite().all()
-
-
-def test_gradient_of_margins():
-    logits = torch.randn(2, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    assert torch.autograd.gradcheck(softmax_margins, (logits,))
-
-
-# --- scale
-
-
-def test_scale_is_one_for_equal_singular_values_and_zero_at_rank_one():
-    equal = torch.eye(6).reshape(1, 1, 6, 2, 3)
-    single = torch.outer(torch.arange(1.0, 7.0), torch.arange(1.0, 7.0)).reshape(1, 1, 6, 2, 3)
-    maps = torch.cat([equal, single, torch.zeros(1, 1, 6, 2, 3)], 1)
-    assert perception_scale(maps)[0].tolist() == pytest.approx([1.0, 0.0, 0.0], abs=1e-5)
-
-
-@pytest.mark.parametrize("shape", [(5, 4, 3), (9, 2, 2)])  # the second has more rows than columns
-def test_scale_equals_the_one_by_svd(shape):
-    maps = torch.randn(2, 3, *shape, generator=torch.Generator().manual_seed(1)) + 0.5
-    expected = [[scale_by_svd(maps[case, index].numpy()) for index in range(3)] for case in range(2)]
-    assert np.allclose(perception_scale(maps).numpy(), expected, atol=1e-5)
-
-
-def test_scale_of_a_2d_network_takes_the_map_as_a_matrix():
-    maps = torch.randn(1, 2, 5, 7, generator=torch.Generator().manual_seed(1))
-    expected = [scale_by_svd(maps[0, index].numpy()) for index in range(2)]
-    assert perception_scale(maps)[0].tolist() == pytest.approx(expected, abs=1e-5)
-
-
-@settings(max_examples=25)
-@given(st.floats(1e-3, 1e3), st.integers(0, 1000))
-def test_scale_ignores_gain_and_slice_order(gain, seed):
-    maps = torch.randn(1, 1, 6, 4, 4, generator=torch.Generator().manual_seed(seed))
-    scale = perception_scale(maps)
-    assert torch.allclose(perception_scale(gain * maps), scale, atol=1e-5)
-    assert torch.allclose(perception_scale(maps.flip(2)), scale, atol=1e-5)
-    assert 0 <= scale.item() <= 1
-
-
-def test_scale_is_taken_outside_autocast_and_without_gradient():
-    maps = torch.randn(1, 2, 6, 4, 4, generator=torch.Generator().manual_seed(1), requires_grad=True)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = perception_scale(maps)
-    assert torch.equal(inside, perception_scale(maps))
-    assert not inside.requires_grad
-
-
-def test_a_single_slice_has_no_scale():
-    with pytest.raises(ValueError, match="2 x 2"):
-        perception_scale(torch.zeros(1, 1, 1, 4, 4))
-
-
-# --- denoised label
-
-
-def test_denoised_label_by_hand():
-    label = torch.tensor([1.0, 0.0, 0.0, 1.0]).reshape(1, 1, 4)
-    noise = torch.tensor([0.4, 0.3, 0.3, 1.0]).reshape(1, 1, 4)
-    positive = denoised_label(label, noise=noise, level=torch.tensor([[0.5]]))
-    negative = denoised_label(label, noise=noise, level=torch.tensor([[-1.0]]))
-    assert positive[0, 0].tolist() == pytest.approx([0.8, 0.0, 0.0, 0.5])
-    assert negative[0, 0].tolist() == pytest.approx([1.0, 0.3, 0.3, 1.0])
-
-
-def test_level_zero_leaves_the_label_and_still_learns():
-    level = torch.zeros(1, 1, requires_grad=True)
-    label = torch.tensor([1.0, 0.0]).reshape(1, 1, 2)
-    denoised = denoised_label(label, noise=torch.full((1, 1, 2), 0.25), level=level)
-    assert torch.equal(denoised, label)
-    denoised.sum().backward()
-    assert level.grad.item() == pytest.approx(-0.5)
-
-
 # --- the loss
 
 
 def test_class_losses_by_hand():
-    margins = torch.full((1, 1, 2), math.log(3.0))  # probability 3/4
-    label = torch.tensor([[[1.0, 0.0]]])
+    sums = torch.tensor([[[0.75, 1.5, 1.0, -math.log(0.75) - math.log(0.25)]]])  # probability 3/4, label 1 and 0
     dice = (2 * 0.75 + 1e-5) / (1.5 + 1 + 1e-5)
     bce = -(math.log(0.75) + math.log(0.25)) / 2
-    losses = class_losses(margins, label, mask=None, beta=0.25, batch_dice=False)
+    losses = class_losses(sums, n_voxels=2, beta=0.25, batch_dice=False)
     assert losses.item() == pytest.approx(0.25 * (1 - dice) + 0.75 * bce, rel=1e-6)
-    only_first = class_losses(margins, label, mask=torch.tensor([[[1.0, 0.0]]]), beta=0.0, batch_dice=False)
-    assert only_first.item() == pytest.approx(-math.log(0.75), rel=1e-6)
 
 
 def test_batch_dice_adds_up_the_cases():
-    margins = torch.tensor([[[20.0, 20.0]], [[-20.0, -20.0]]])  # probability 1 and 0
-    label = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]]])
-    each = class_losses(margins, label, mask=None, beta=1.0, batch_dice=False)
-    both = class_losses(margins, label, mask=None, beta=1.0, batch_dice=True)
+    sums = torch.tensor([[[1.0, 2.0, 1.0, 0.0]], [[0.0, 0.0, 1.0, 0.0]]])  # all, then nothing found; one voxel each
+    each = class_losses(sums, n_voxels=2, beta=1.0, batch_dice=False)
+    both = class_losses(sums, n_voxels=2, beta=1.0, batch_dice=True)
     assert each[:, 0].tolist() == pytest.approx([1 - 2 / 3, 1.0], abs=1e-4)
-    assert both.expand(2, 1)[:, 0].tolist() == pytest.approx([0.5, 0.5], abs=1e-4)
+    assert both[:, 0].tolist() == pytest.approx([0.5, 0.5], abs=1e-4)
 
 
 def test_without_alpha_and_noise_it_is_the_plain_loss(batch):
@@ -198,9 +85,14 @@ def test_weights_are_those_of_equation_11(batch):
     logits, target = batch
     label = np.stack([target.numpy()[:, 0] == value for value in (1, 2)], 1).astype(float)
     losses = plain_losses(softmax(logits.numpy().astype(float))[:, 1:], label, np.ones((2, 4, 5, 6)), 0.3)
-    scale = np.array([[scale_by_svd(logits[case, index].numpy()) for index in (1, 2)] for case in range(2)])
+    scale = np.array([[written_scale(logits[case, index].numpy()) for index in (1, 2)] for case in range(2)])
     expected = (losses / (1 + 2.0 * scale)).mean()
     assert make_loss(alpha=2.0)(logits, target).item() == pytest.approx(expected, rel=1e-5)
+
+
+def plain(logits, target, weight, **options):
+    label = torch.cat([target == 1, target == 2], 1).to(logits.dtype)
+    return plain_duo_loss(softmax_margins(logits)[:, 1:], label, weight, 0.3, **options)
 
 
 def test_no_gradient_through_the_scale(batch):
@@ -208,10 +100,78 @@ def test_no_gradient_through_the_scale(batch):
     logits.requires_grad_()
     make_loss(alpha=2.0)(logits, target).backward()
     weight = 1 / (1 + 2.0 * perception_scale(logits[:, 1:]))
-    label = torch.cat([target == 1, target == 2], 1).float()
-    by_hand = class_losses(softmax_margins(logits)[:, 1:], label, mask=None, beta=0.3, batch_dice=False)
-    (expected,) = torch.autograd.grad((weight * by_hand).mean(), logits)
+    (expected,) = torch.autograd.grad(plain(logits, target, weight), logits)
     assert torch.allclose(logits.grad, expected, atol=1e-8)
+
+
+def test_gradient_through_the_scale_on_request(batch):
+    logits, target = batch[0][..., :3].double().requires_grad_(), batch[1][..., :3]
+    loss = make_loss(alpha=2.0, scale_gradient=True)
+    assert torch.autograd.gradcheck(lambda z: loss(z, target), (logits,))
+    assert loss(logits, target).item() == pytest.approx(make_loss(alpha=2.0)(logits, target).item(), rel=1e-12)
+
+
+def test_static_weights_stand_in_the_place_of_the_scales(batch):
+    logits, target = batch
+    expected = plain(logits, target, torch.tensor([[0.9, 0.6]]).expand(2, 2))
+    loss = make_loss(alpha=2.0, static_weights=[0.9, 0.6])
+    assert loss(logits, target).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert torch.allclose(loss.last_weight, torch.tensor([[0.9, 0.6]]))
+
+
+def test_class_weights_multiply_the_others(batch):
+    logits, target = batch
+    weight = torch.tensor([3.0, 0.5]) / (1 + 2.0 * perception_scale(logits[:, 1:]))
+    found = make_loss(alpha=2.0, class_weights=[3.0, 0.5])(logits, target)
+    assert found.item() == pytest.approx(plain(logits, target, weight).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("batch_dice", [False, True])
+@pytest.mark.parametrize("shape", [(4, 5, 6), (8, 10)])
+def test_the_whole_loss_equals_the_plain_form_at_every_resolution(batch_dice, shape):
+    """Deep supervision, noise, an ignore label; gradients to logits, noise logits and level in float64."""
+    generator = torch.Generator().manual_seed(4)
+    low = tuple(side // 2 for side in shape)
+    high_output, low_output = (
+        torch.randn(2, channels, *size, generator=generator, dtype=torch.float64).requires_grad_()
+        for channels, size in ((5, shape), (3, low))
+    )
+    targets = [torch.randint(0, 4, (2, 1, *size), generator=generator) for size in (shape, low)]
+    level = torch.randn(2, 2, generator=generator, dtype=torch.float64).requires_grad_()
+    inputs = (high_output, low_output, level)
+    loss = make_loss(batch_dice=batch_dice, ignore_label=3, resolution_weights=[0.7, 0.3])
+    loss.level = level
+    found = loss([high_output, low_output], targets)
+    slopes = torch.autograd.grad(found, inputs)
+
+    noise = torch.sigmoid(high_output[:, 3:])
+    pooling = {2: torch.nn.functional.adaptive_avg_pool2d, 3: torch.nn.functional.adaptive_avg_pool3d}[len(shape)]
+    weight = 1 / (1 + 0.5 * perception_scale(high_output[:, 1:3]))
+    expected = torch.zeros(())
+    for share, logits, noise_there, target in (
+        (0.7, high_output[:, :3], noise, targets[0]),
+        (0.3, low_output, pooling(noise, low), targets[1]),
+    ):
+        label = denoised_label(torch.cat([target == 1, target == 2], 1).double(), noise_there, level)
+        mask = target != 3
+        margins = softmax_margins(logits)[:, 1:]
+        expected = expected + share * plain_duo_loss(margins, label, weight, 0.3, mask=mask, batch_dice=batch_dice)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-10)
+    for slope, expected_slope in zip(slopes, torch.autograd.grad(expected, inputs), strict=True):
+        assert torch.allclose(slope, expected_slope, rtol=1e-9, atol=1e-12)
+
+
+def test_the_official_form_takes_no_level_and_teaches_the_noise_head(batch):
+    logits, target = batch
+    noise = torch.randn(2, 2, 4, 5, 6, generator=torch.Generator().manual_seed(9)).requires_grad_()
+    loss = make_loss(alpha=0.0, denoise_form="official")
+    found = loss(torch.cat([logits, noise], 1), target)
+    label = torch.cat([target == 1, target == 2], 1).float() * (1 - torch.sigmoid(noise))
+    expected = plain_duo_loss(softmax_margins(logits)[:, 1:], label, torch.ones(2, 2), 0.3)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    (slope,), (expected_slope,) = torch.autograd.grad(found, noise), torch.autograd.grad(expected, noise)
+    assert torch.allclose(slope, expected_slope, atol=1e-8)
+    assert slope.abs().max() > 1e-6
 
 
 def test_voxels_of_the_ignore_label_count_nowhere(batch):
@@ -299,6 +259,14 @@ def test_nan_names_class_and_samples(batch):
     with pytest.raises(NonFiniteLoss) as caught:
         make_loss()(logits, target)
     assert (caught.value.class_index, caught.value.samples) == (1, (1,))
+
+
+def test_nan_of_one_case_is_not_that_of_all_under_batch_dice(batch):
+    logits, target = batch
+    logits[0, 1, 0, 0, 0] = float("inf")
+    with pytest.raises(NonFiniteLoss) as caught:
+        make_loss(batch_dice=True)(logits, target)
+    assert (caught.value.class_index, caught.value.samples) == (0, (0,))
 
 
 def test_nan_in_the_background_is_found_too(batch):

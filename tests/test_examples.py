@@ -16,7 +16,7 @@ from auvtool.schema import CORRELATIONS, KEEP_LIST, METRICS
 from auvtool.tables import read_table
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-TARGETS = ("table1", "table3", "table4", "table5", "ratios")
+TARGETS = ("table1", "table3", "table4", "table5", "table6", "ratios")
 TINY = "--epochs 1 --iterations 1 --features 8 --batch-size 2 --patch-size 32x32x32"
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -62,6 +62,7 @@ def test_every_recipe_is_a_command_of_ours(folder, target):
         ("table1", ["all", "variance@95", "variance@90", "auv-litemedsam@95", "auv-litemedsam@90"]),
         ("table3", ["all", "fisher@90", "mahalanobis@90", "eaoa@90", "auv-litemedsam@90", "all+duo"]),
         ("table5", ["all", *(f"mechanism-{letter}@90" for letter in "abcd")]),
+        ("table6", ["all", "all+rw", "all+en", "all+duo", "all+static"]),
         ("ratios", ["all", *(f"auv-litemedsam@{ratio}" for ratio in (99, 95, 90, 80, 70))]),
     ],
 )

@@ -15,6 +15,7 @@ import torch
 from training_phantoms import KEPT, RECIPE, Trained
 
 from auvtool.errors import InputError, UsageError
+from auvtool.training.class_table import ClassTable
 from auvtool.training.export import NOISE_KEY, RUN_KEY, read_checkpoint, save_checkpoint
 from auvtool.training.recipe import Recipe
 from auvtool.training.session import look_ahead, train
@@ -57,6 +58,47 @@ def test_the_log_has_a_line_an_epoch(trained):
         for name, scale in row["scale"].items():
             assert 0 < scale < 1
             assert 1 / 1.5 < row["class_weight"][name] < 1
+
+
+def test_summary_and_curves_stand_beside_the_log(trained):
+    summary = json.loads((trained.fold / "training_summary.json").read_text())
+    assert summary["n_parameters"]["noise_head"] == 2 * 9
+    assert summary["n_parameters"]["noise_levels"] == 3 * 2
+    assert summary["n_parameters"]["network"] > 1000
+    assert summary["n_iterations_timed"] == RECIPE.epochs * RECIPE.iterations
+    assert 0 < summary["seconds_per_iteration"] < 60
+    assert summary["peak_memory_mib"] > 100
+    assert (trained.fold / "training_curves.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_a_run_of_an_older_version_goes_on(trained):
+    """Its record lacks the options that there were not then."""
+    record = trained.request.run / "auvtool_run.json"
+    whole = record.read_text()
+    held = json.loads(whole)
+    for option in ("denoise_form", "scale_gradient", "static_scales", "class_weights", "amp"):
+        del held["recipe"][option]
+    record.write_text(json.dumps(held))
+    try:
+        assert look_ahead(trained.request).is_resumed
+    finally:
+        record.write_text(whole)
+
+
+def test_other_weights_are_another_run(trained):
+    weighted = replace(trained.request, recipe=replace(RECIPE, class_weights=ClassTable("aa", {"organ": 2.0})))
+    with pytest.raises(UsageError, match="other class_weights;"):
+        look_ahead(weighted)
+
+
+def test_what_a_cpu_cannot_do_is_refused(trained):
+    fresh = replace(trained.request, run=trained.folder / "NEW")
+    with pytest.raises(UsageError, match="--amp"):
+        look_ahead(replace(fresh, recipe=replace(RECIPE, amp="fp16")))
+    with pytest.raises(UsageError, match="--compile"):
+        look_ahead(replace(fresh, compile=True))
+    with pytest.raises(UsageError, match="--gpus"):
+        look_ahead(replace(fresh, n_processes=3))
 
 
 def test_the_checkpoint_is_a_stock_one(trained):
@@ -224,6 +266,53 @@ def test_noise_head_is_a_group_of_its_own_and_changes_no_prediction(trained):
             training, *lower = trainer.network.train()(image)
         assert training.shape[1] == 5
         assert all(output.shape[1] == 3 for output in lower)
+
+
+def some_batch():
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "data": torch.randn(2, 1, 32, 32, 32, generator=generator),
+        "target": [torch.randint(0, 3, (2, 1, *(side,) * 3), generator=generator).short() for side in (32, 16, 8)],
+        "keys": np.array(["case_01", "case_04"]),
+    }
+
+
+def test_bf16_trains_near_to_full_precision_without_a_scaler(trained):
+    losses = {}
+    for amp in (None, "bf16"):
+        with trainer_of(trained, replace(RECIPE, amp=amp)) as trainer:
+            trainer.network.train()
+            assert trainer.grad_scaler is None
+            losses[amp] = [float(trainer.train_step(some_batch())["loss"]) for _ in range(2)]
+            assert all(parameter.dtype is torch.float32 for parameter in trainer.network.parameters())
+    assert losses["bf16"] != losses[None]
+    assert losses["bf16"] == pytest.approx(losses[None], rel=0.02)
+
+
+def test_the_official_form_trains_a_noise_head_without_levels(trained):
+    recipe = replace(RECIPE, denoise_form="official", scale_gradient=True)
+    with trainer_of(trained, recipe) as trainer:
+        assert trainer.noise_levels is None
+        _, noise = trainer.optimizer.param_groups
+        assert [tuple(parameter.shape) for parameter in noise["params"]] == [(2, 8, 1, 1, 1), (2,)]
+        trainer.network.train()
+        trainer.train_step(some_batch())
+        assert noise["params"][0].abs().max() > 0
+        file = trained.folder / "official.pth"
+        trainer.save_checkpoint(str(file))
+        assert set(read_checkpoint(file)[NOISE_KEY]) == {"weights"}
+        before = noise["params"][0].detach().clone()
+        trainer.train_step(some_batch())
+        trainer.load_checkpoint(str(file))
+        assert torch.equal(noise["params"][0], before)
+
+
+def test_static_and_class_weights_reach_the_loss(trained):
+    scales, weights = ClassTable("aa", {"lesion": 0.5, "organ": 0.0}), ClassTable("bb", {"organ": 3.0, "lesion": 2.0})
+    with trainer_of(trained, replace(RECIPE, alpha=2.0, static_scales=scales, class_weights=weights)) as trainer:
+        trainer.network.train()
+        trainer.train_step(some_batch())
+        assert trainer.loss.last_weight.tolist() == [[3.0, 1.0]] * 2
 
 
 def test_nan_stops_the_run_and_names_epoch_cases_and_class(trained):

@@ -11,6 +11,7 @@ from auvtool.dataset import CaseProblem, open_dataset
 from auvtool.dataset_json import SemanticClass
 from auvtool.errors import InputError, UsageError
 from auvtool.training.captured_output import captured_output
+from auvtool.training.class_table import ClassTable
 from auvtool.training.folds import Fold, choose_fold, read_or_make_splits, require_every_class, write_fold
 from auvtool.training.plans import adapted_plans
 from auvtool.training.recipe import Recipe
@@ -34,6 +35,38 @@ def test_a_recipe_survives_json():
 def test_a_senseless_recipe_is_refused(option, value):
     with pytest.raises(UsageError, match=f"--{option.replace('_', '-')}"):
         Recipe(**{option: value})
+
+
+WEIGHTS = ClassTable("0a1b", {"organ": 0.25, "lesion": 1.0})
+
+
+def test_a_recipe_with_tables_survives_json():
+    recipe = Recipe(static_scales=WEIGHTS, class_weights=WEIGHTS, denoise_form="official", amp="bf16")
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+    assert not recipe.uses_noise_levels
+    assert Recipe().uses_noise_levels
+
+
+def test_a_recipe_of_an_older_version_has_the_defaults():
+    older = {"alpha": 0.25, "loss": "duo", "patch_size": None}
+    assert Recipe.from_dict(older) == Recipe(alpha=0.25)
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("static-weights", {"static_scales": WEIGHTS, "reweight": False}),
+        ("static-weights", {"static_scales": WEIGHTS, "loss": "plain"}),
+        ("class-weights", {"class_weights": WEIGHTS, "loss": "plain"}),
+        ("scale-grad", {"scale_gradient": True, "static_scales": WEIGHTS}),
+        ("scale-grad", {"scale_gradient": True, "reweight": False}),
+        ("denoise-form", {"denoise_form": "official", "denoise": False}),
+        ("denoise-form", {"denoise_form": "official", "loss": "plain"}),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(option, values):
+    with pytest.raises(UsageError, match=f"--{option}"):
+        Recipe(**values)
 
 
 # --- plans

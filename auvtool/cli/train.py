@@ -1,5 +1,7 @@
 """`auvtool train`."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,6 +34,21 @@ class Backbone(StrEnum):
     UMAMBA_ENC = "umamba-enc"
 
 
+class DenoiseForm(StrEnum):
+    """What denoising makes of a label y."""
+
+    PAPER = "paper"
+    OFFICIAL = "official"
+
+
+class Amp(StrEnum):
+    """Precision of the network's forward pass."""
+
+    BF16 = "bf16"
+    FP16 = "fp16"
+    OFF = "off"
+
+
 def train(
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="An nnU-Net raw data set; its scans stay there.")],
     *,
@@ -60,7 +77,12 @@ def train(
             "over 262144 voxels).",
         ),
     ] = Backbone.NNUNET,
-    fold: Annotated[int, typer.Option("--fold", min=0, help="nnU-Net's fold; its val cases stay as they are.")] = 0,
+    fold: Annotated[
+        int | None, typer.Option("--fold", min=0, help="nnU-Net's fold (0 if not given); its val cases stay.")
+    ] = None,
+    folds: Annotated[
+        str | None, typer.Option("--folds", help="all: folds 0 to 4 one after the other; or some of them, as 0,2.")
+    ] = None,
     val_cases: Annotated[
         str | None,
         typer.Option(
@@ -74,6 +96,22 @@ def train(
     denoise: Annotated[
         bool, typer.Option("--denoise/--no-denoise", help="Subtract the estimated noise from labels (eq. 10).")
     ] = True,
+    denoise_form: Annotated[
+        DenoiseForm, typer.Option("--denoise-form", help="paper: y - e n (eq. 10); official: y (1 - n), as released.")
+    ] = DenoiseForm.PAPER,
+    static_weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--static-weights", help="Weigh by each class's mean S in a table of `score`, not by the logits'."
+        ),
+    ] = None,
+    class_weights: Annotated[
+        Path | None,
+        typer.Option("--class-weights", help="Table or JSON of weights by class name or id, times the others."),
+    ] = None,
+    scale_grad: Annotated[
+        bool, typer.Option("--scale-grad/--no-scale-grad", help="Let the gradient through S; the paper does not.")
+    ] = False,
     alpha: Annotated[float, typer.Option("--alpha", min=0, help="Strength of the weights.")] = 0.5,
     beta: Annotated[float, typer.Option("--beta", min=0, max=1, help="Share of Dice; the rest is BCE.")] = 0.5,
     epochs: Annotated[int, typer.Option("--epochs", min=1)] = 100,
@@ -91,8 +129,18 @@ def train(
         typer.Option("--features", min=1, help="Channels of the first stage (nnU-Net and U-Mamba 32, Swin-UNETR 48)."),
     ] = None,
     lr: Annotated[float, typer.Option("--lr", help="Initial learning rate.")] = 0.01,
+    amp: Annotated[
+        Amp | None, typer.Option("--amp", help="Precision; by default off on a CPU, nnU-Net's fp16 on a GPU.")
+    ] = None,
     seed: Seed = 0,
     device: Device = "cpu",
+    gpus: Annotated[
+        int, typer.Option("--gpus", min=1, help="GPUs that share each batch (with --device cpu: processes).")
+    ] = 1,
+    compile: Annotated[  # noqa: A002  # as the option is called
+        bool | None,
+        typer.Option("--compile/--no-compile", help="torch.compile; by default off on a CPU, nnU-Net's on a GPU."),
+    ] = None,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of one process.")] = 1,
     workers: Annotated[
         int | None,
@@ -114,13 +162,13 @@ def train(
 
     \b
       auvtool train Dataset004_Hippocampus --keep K.csv -o RUN --device cuda
-      auvtool train Dataset004_Hippocampus -o BASE --loss plain --fold 1
+      auvtool train Dataset004_Hippocampus -o BASE --loss plain --folds all
       auvtool train Dataset004_Hippocampus --keep K.csv -o TRY --epochs 2 --iterations 10 --features 8 --batch-size 2
     """
     from auvtool.dataset import open_dataset, require_labels
+    from auvtool.training.class_table import given_weights, mean_scales
     from auvtool.training.recipe import Recipe
     from auvtool.training.session import Request, look_ahead
-    from auvtool.training.session import train as run_training
 
     data = require_labels(open_dataset(dataset))
     if not data.cases:
@@ -143,26 +191,65 @@ def train(
         features=features,
         lr=lr,
         seed=seed,
+        denoise_form=denoise_form.value,
+        scale_gradient=scale_grad,
+        static_scales=None if static_weights is None else mean_scales(static_weights, data.classes),
+        class_weights=None if class_weights is None else given_weights(class_weights, data.classes),
+        amp=None if amp is None else amp.value,
     )
     request = Request(
         dataset=data,
         run=output,
         recipe=recipe,
         kept=_kept(keep, data),
-        fold=fold,
+        fold=fold or 0,
         val_cases=parse_case_ids(val_cases, "--val-cases"),
         workspace=workspace,
         device=device,
+        n_processes=gpus,
+        compile=compile,
         threads=threads,
         augmentation_workers=workers,
         jobs=jobs,
         validate=device != "cpu" if validate is None else validate,
         force=force,
     )
+    requests = _one_a_fold(request, folds, has_fold=fold is not None)
     if dry_run:
-        _print_outlook(request, look_ahead(request))
+        for one in requests:
+            _print_outlook(one, look_ahead(one))
         return
     console.info(f"training on {device}; nnU-Net's own output goes to {output}/fold_*/nnunet_output.log")
+    outcomes = []
+    for one in requests:
+        outcomes.append(_train_fold(one))
+        print(outcomes[-1].checkpoint)
+    tables = [path for path in (keep, static_weights, class_weights) if path is not None]
+    _write_manifest(request, outcomes, tables)
+    lost = {problem.case_id: problem for outcome in outcomes for problem in outcome.problems}
+    _report_failures((*data.problems, *lost.values()), output)
+
+
+def _one_a_fold(request: "Request", folds: str | None, *, has_fold: bool) -> "list[Request]":
+    """The request for each fold that --folds names."""
+    if folds is None:
+        return [request]
+    if has_fold or request.val_cases is not None:
+        raise UsageError("--folds: expected neither --fold nor --val-cases beside it, got one of them; leave one out")
+    try:
+        numbers = list(range(5)) if folds == "all" else [int(number) for number in folds.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--folds: expected all, or numbers like 0,2, got {folds}; correct it") from error
+    if len(set(numbers)) < len(numbers):
+        raise UsageError(f"--folds: expected each fold once, got {folds}; correct it")
+    # --force clears the run before its first fold.
+    return [replace(request, fold=number, force=request.force and not place) for place, number in enumerate(numbers)]
+
+
+def _train_fold(request: "Request") -> "Outcome":
+    from auvtool.training.session import train as run_training
+
+    epochs = request.recipe.epochs
     with console.progress("epochs", epochs) as progress:
 
         def on_epoch(row: dict[str, Any]) -> None:
@@ -172,10 +259,8 @@ def train(
 
         outcome = run_training(request, say=console.info, on_epoch=on_epoch)
     if outcome.resumed_at == epochs:
-        console.info(f"{output}: nothing to do, all {epochs} epochs were done")
-    _write_manifest(request, outcome, keep)
-    print(outcome.checkpoint)
-    _report_failures((*data.problems, *outcome.problems), output)
+        console.info(f"{outcome.checkpoint.parent}: nothing to do, all {epochs} epochs were done")
+    return outcome
 
 
 def _sides(text: str | None) -> tuple[int, ...] | None:
@@ -233,32 +318,39 @@ def _print_outlook(request: "Request", outlook: Any) -> None:
 def _loss_options(recipe: Any) -> str:
     if recipe.loss == "plain":
         return ""
-    weights = f"weights with alpha {recipe.alpha}" if recipe.reweight else "no weights"
-    return f", {weights}, {'with' if recipe.denoise else 'without'} noise head, beta {recipe.beta}"
+    of_what = "" if recipe.static_scales is None else ", of a table"
+    weights = f"weights with alpha {recipe.alpha}{of_what}" if recipe.reweight else "no weights"
+    times = "" if recipe.class_weights is None else " times class weights"
+    return f", {weights}{times}, {'with' if recipe.denoise else 'without'} noise head, beta {recipe.beta}"
 
 
-def _write_manifest(request: "Request", outcome: "Outcome", keep: Path | None) -> None:
+def _write_manifest(request: "Request", outcomes: "Sequence[Outcome]", tables: Sequence[Path]) -> None:
     from auvtool.manifest import input_digest, write_manifest
 
+    folds = [outcome.fold for outcome in outcomes]
+    lost = {problem.case_id for outcome in outcomes for problem in outcome.problems}
+    digests = [input_digest(outcome.checkpoint).removeprefix("sha256:") for outcome in outcomes]
     write_manifest(
         request.run,
         command="train",
         options={
             **request.recipe.to_dict(),
-            "fold": outcome.fold.number,
+            "fold": folds[0].number if len(folds) == 1 else [fold.number for fold in folds],
             "device": request.device,
+            "gpus": request.n_processes,
+            "compile": request.compile,
             "threads": request.threads,
             "workers": request.augmentation_workers,
             "validate": request.validate,
         },
-        inputs=[request.dataset.folder, *([keep] if keep is not None else [])],
+        inputs=[request.dataset.folder, *tables],
         counts={
-            "train": len(outcome.fold.train),
-            "val": len(outcome.fold.val),
-            "dropped": len(outcome.fold.dropped),
-            "failed": len(request.dataset.problems) + len(outcome.problems),
+            "train": sum(len(fold.train) for fold in folds),
+            "val": sum(len(fold.val) for fold in folds),
+            "dropped": sum(len(fold.dropped) for fold in folds),
+            "failed": len(request.dataset.problems) + len(lost),
         },
-        model_sha256=input_digest(outcome.checkpoint).removeprefix("sha256:"),
+        model_sha256=" ".join(digests),
     )
 
 

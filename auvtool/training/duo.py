@@ -5,7 +5,18 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from auvtool.training.logit_scale import perception_scale
+from auvtool.training.loss_sums import (
+    CROSS_ENTROPY,
+    LABEL,
+    OVERLAP,
+    PROBABILITY,
+    Labelling,
+    loss_sums,
+)
+from auvtool.training.pooled_noise import pooled_noise
+from auvtool.training.recipe import DenoiseForm
 
 DICE_SMOOTHING = 1e-5  # nnU-Net's own
 
@@ -23,94 +34,24 @@ class NonFiniteLoss(ArithmeticError):
         super().__init__(f"class {class_index}, samples {list(samples)}")
 
 
-def softmax_margins(logits: Tensor) -> Tensor:
-    """`m` with `sigmoid(m[:, c]) = softmax(logits)[:, c]`, shape as `logits` (case, class, ...).
-
-    `m_c = z_c - log sum over k != c of exp z_k`. Binary cross entropy on `m` is that of the softmax probability
-    without the loss of digits of `log(1 - p)`. The sum without class c is the total less its term, except for the
-    largest term, where that difference would cancel: there the others are summed. Linear in the number of classes.
-    """
-    largest, position = logits.detach().max(1, keepdim=True)
-    shifted = logits - largest
-    terms = shifted.exp()
-    is_largest = torch.zeros_like(terms, dtype=torch.bool).scatter_(1, position, value=True)
-    rest_of_largest = terms.masked_fill(is_largest, 0).sum(1, keepdim=True)
-    rest = torch.where(is_largest, rest_of_largest, terms.sum(1, keepdim=True) - terms)
-    return shifted - rest.clamp_min(torch.finfo(rest.dtype).tiny).log()
-
-
-@torch.no_grad()
-def perception_scale(logits: Tensor) -> Tensor:
-    """Semantic perception scale of each case and class (eqs. 2 to 5; squared energy, uncentred, first axis as rows).
-
-    Through float32 Gram matrices outside autocast: their error (2e-6) does not matter to `1 / (1 + alpha S)`, and half
-    precision would overflow. A map of zeros has scale 0. No gradient: the paper draws none through S.
-
-    Args:
-        logits: (case, class, d, h, w), or (case, class, h, w) for a 2D network.
-
-    Returns:
-        (case, class) float32 in [0, 1].
-
-    Raises:
-        ValueError: the unfolded map has a single row or column.
-    """
-    with torch.autocast(logits.device.type, enabled=False):
-        maps = logits.detach().float().flatten(3)
-        if maps.shape[2] > maps.shape[3]:
-            maps = maps.mT
-        rank = maps.shape[2]
-        if rank < 2:
-            raise ValueError(f"expected maps of at least 2 x 2, got {tuple(logits.shape)}")
-        energy = torch.linalg.eigvalsh((maps @ maps.mT).double()).clamp_min(0)
-        total = energy.sum(-1, keepdim=True)
-        share = energy / total.clamp_min(torch.finfo(torch.float64).tiny)
-        scale: Tensor = torch.special.entr(share).sum(-1) / math.log(rank)
-        return scale.clamp(0, 1).float()
-
-
-def denoised_label(label: Tensor, *, noise: Tensor, level: Tensor) -> Tensor:
-    """`clamp(y - e n, 0, 1)` (eq. 10; the clamp keeps it a label).
-
-    At 0 and 1 themselves the gradient passes: labels start there (e = 0), and torch.clamp, which may stop it at its
-    bounds depending on the version, would keep e at 0 for ever.
-
-    Args:
-        label: (case, class, ...) in {0, 1}.
-        noise: (case, class, ...) in [0, 1], the output of the noise head.
-        level: (case, class), the learned e of each case and class.
-    """
-    level = level.reshape(*level.shape, *(1,) * (label.ndim - 2))
-    value = label - level * noise
-    return torch.where((value >= 0) & (value <= 1), value, value.detach().clamp(0, 1))
-
-
-def class_losses(margins: Tensor, label: Tensor, *, mask: Tensor | None, beta: float, batch_dice: bool) -> Tensor:
+def class_losses(sums: Tensor, *, n_voxels: Tensor | int, beta: float, batch_dice: bool) -> Tensor:
     """`beta (1 - soft Dice) + (1 - beta) BCE` of each case and class (the right half of eq. 10).
 
     Args:
-        margins: (case, class, ...); their sigmoid is the probability.
-        label: as `margins`, in [0, 1].
-        mask: (case, 1, ...), 1 where the voxel is annotated; None: everywhere.
+        sums: (case, class, 4), see `loss_sums`.
+        n_voxels: annotated ones, (case, 1) or of every case.
         beta: share of the Dice term.
-        batch_dice: take Dice over the whole batch, as nnU-Net plans it for patches much smaller than the scan.
+        batch_dice: take Dice over the whole batch, as nnU-Net plans it for patches much smaller than the scan; where
+            several processes share a batch, over all of them.
 
     Returns:
         (case, class)
     """
-    space = tuple(range(2, margins.ndim))
-    probability = torch.sigmoid(margins)
-    cross_entropy = functional.binary_cross_entropy_with_logits(margins, label, reduction="none")
-    if mask is not None:
-        probability, label, cross_entropy = probability * mask, label * mask, cross_entropy * mask
-        n_voxels = mask.sum(space).clamp_min(1)
-    else:
-        n_voxels = torch.full((1, 1), math.prod(margins.shape[2:]), device=margins.device)
-    overlap, size = (probability * label).sum(space), probability.sum(space) + label.sum(space)
+    overlap, size = sums[..., OVERLAP], sums[..., PROBABILITY] + sums[..., LABEL]
     if batch_dice:
-        overlap, size = overlap.sum(0, keepdim=True), size.sum(0, keepdim=True)
+        overlap, size = _over_processes(torch.stack([overlap.sum(0), size.sum(0)])).unsqueeze(1).unbind(0)
     dice = (2 * overlap + DICE_SMOOTHING) / (size + DICE_SMOOTHING)
-    return beta * (1 - dice) + (1 - beta) * cross_entropy.sum(space) / n_voxels
+    return beta * (1 - dice) + (1 - beta) * sums[..., CROSS_ENTROPY] / n_voxels
 
 
 class DuoLoss(nn.Module):
@@ -121,8 +62,9 @@ class DuoLoss(nn.Module):
     one. The activation is the one that nnU-Net infers with: softmax with background for exclusive labels, sigmoid for
     regions, so that stock prediction of the network is right.
 
-    In training, the first output may carry one more channel for each class, the noise head's; then labels are denoised
-    with `level`, which the trainer sets for each batch. Lower resolutions take the noise averaged over their voxels.
+    In training, the first output may carry one more channel for each class, the noise head's; then labels are denoised:
+    in the paper's form with `level`, which the trainer sets for each batch. Lower resolutions take the noise averaged
+    over their voxels.
 
     Args:
         n_classes: foreground classes.
@@ -130,7 +72,13 @@ class DuoLoss(nn.Module):
         ignore_label: its voxels count nowhere (for regions, any value: their target has a last channel that marks it).
         alpha: strength of the weights; 0, or `reweight` off, is the plain loss.
         beta: share of Dice.
+        reweight: take weights from S.
+        batch_dice: see `class_losses`.
         resolution_weights: one for each output, highest resolution first.
+        denoise_form: see `Labelling`.
+        scale_gradient: let the gradient through S, which the paper does not.
+        static_weights: of each class, for the whole training, in the place of `1 / (1 + alpha S)`.
+        class_weights: of each class, times what it is weighted by otherwise.
     """
 
     def __init__(
@@ -144,13 +92,21 @@ class DuoLoss(nn.Module):
         reweight: bool,
         batch_dice: bool,
         resolution_weights: Sequence[float],
+        denoise_form: DenoiseForm = "paper",
+        scale_gradient: bool = False,
+        static_weights: Sequence[float] | None = None,
+        class_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        self.n_classes, self.has_regions, self.ignore_label = n_classes, has_regions, ignore_label
+        self.labelling = Labelling(n_classes, has_regions, ignore_label, denoise_form)
         self.alpha, self.beta, self.reweight, self.batch_dice = alpha, beta, reweight, batch_dice
+        self.scale_gradient = scale_gradient
+        self.static_weights, self.class_weights = static_weights, class_weights
         self.resolution_weights = tuple(float(weight) for weight in resolution_weights)
-        self.level: Tensor | None = None  # (case, class) of the batch; None: labels as they are
+        self.level: Tensor | None = None  # (case, class) of the batch
+        self.process_share = 1.0  # cases of this process over the mean of all processes
         self.last_scale: Tensor | None = None  # (case, class) of the last batch, for the log
+        self.last_weight: Tensor | None = None
 
     def forward(self, outputs: Sequence[Tensor] | Tensor, targets: Sequence[Tensor] | Tensor) -> Tensor:
         """The loss of one batch.
@@ -160,46 +116,73 @@ class DuoLoss(nn.Module):
         """
         outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
         targets = [targets] if isinstance(targets, Tensor) else list(targets)
+        n_heads, n_classes = self.labelling.n_heads, self.labelling.n_classes
         with torch.autocast(outputs[0].device.type, enabled=False):
-            n_heads = self.n_classes if self.has_regions else self.n_classes + 1
-            noise = torch.sigmoid(outputs[0][:, n_heads:].float()) if outputs[0].shape[1] > n_heads else None
-            logits = [output[:, :n_heads].float() for output in outputs]
-            foreground = logits[0][:, -self.n_classes :]
-            _require_finite(foreground.flatten(2).isfinite().all(-1))
-            scale = perception_scale(foreground)
-            self.last_scale = scale
-            weight = 1 / (1 + self.alpha * scale) if self.reweight else torch.ones_like(scale)
-            total = logits[0].new_zeros(())
-            for output, target, resolution_weight in zip(logits, targets, self.resolution_weights, strict=True):
+            scale = perception_scale(outputs[0][:, n_heads - n_classes : n_heads], differentiable=self._draws_gradient)
+            weight = self._weight(scale)
+            self.last_scale, self.last_weight = scale.detach(), weight.detach()
+            is_finite = [scale.isfinite()]
+            total = scale.new_zeros(())
+            for output, target, noise, resolution_weight in zip(
+                outputs, targets, self._noises(outputs), self.resolution_weights, strict=True
+            ):
                 if resolution_weight:
                     losses = self._class_losses(output, target, noise)
-                    _require_finite(losses.isfinite().expand_as(weight))
+                    is_finite.append(losses.isfinite().expand_as(weight))
                     total = total + resolution_weight * (weight * losses).mean()
-            return total
+            _require_finite(torch.stack(is_finite))
+            return self.process_share * total
 
-    def _class_losses(self, logits: Tensor, target: Tensor, noise: Tensor | None) -> Tensor:
-        label, mask = self._label_and_mask(target)
-        if noise is not None and self.level is not None:
-            if noise.shape[2:] != label.shape[2:]:
-                noise = functional.interpolate(noise, size=label.shape[2:], mode="area")
-            label = denoised_label(label, noise=noise, level=self.level)
-        margins = logits if self.has_regions else softmax_margins(logits)[:, 1:]
-        return class_losses(margins, label, mask=mask, beta=self.beta, batch_dice=self.batch_dice)
+    @property
+    def _draws_gradient(self) -> bool:
+        return self.scale_gradient and self.reweight and self.static_weights is None
 
-    def _label_and_mask(self, target: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(case, class, ...) float label and (case, 1, ...) mask of nnU-Net's target."""
-        if self.has_regions:
-            mask = None if self.ignore_label is None else 1 - target[:, -1:].float()
-            return target[:, : self.n_classes].float(), mask
-        mask = None if self.ignore_label is None else (target != self.ignore_label).float()
-        values = torch.arange(1, self.n_classes + 1, device=target.device)
-        return (target == values.reshape(1, -1, *(1,) * (target.ndim - 2))).float(), mask
+    def _weight(self, scale: Tensor) -> Tensor:
+        """(case, class), or broadcasts to it."""
+        weight = 1 / (1 + self.alpha * scale) if self.reweight else torch.ones_like(scale)
+        if self.static_weights is not None:
+            weight = scale.new_tensor(self.static_weights).expand_as(scale)
+        return weight if self.class_weights is None else weight * scale.new_tensor(self.class_weights)
+
+    def _noises(self, outputs: Sequence[Tensor]) -> list[Tensor | None]:
+        """For each resolution; None at the highest, where it is in the output."""
+        has_noise = outputs[0].shape[1] > self.labelling.n_heads
+        if not has_noise or (self.level is None and self.labelling.denoise == "paper"):
+            return [None] * len(outputs)
+        sizes = [output.shape[2:] for output in outputs[1:]]
+        return [None, *pooled_noise(outputs[0], first_channel=self.labelling.n_heads, sizes=sizes)]
+
+    def _class_losses(self, output: Tensor, target: Tensor, noise: Tensor | None) -> Tensor:
+        sums = loss_sums(output, target, labelling=self.labelling, noise=noise, level=self.level)
+        annotated = self.labelling.is_annotated(target)
+        n_voxels = math.prod(target.shape[2:]) if annotated is None else annotated.flatten(1).sum(1, keepdim=True)
+        return class_losses(
+            sums,
+            n_voxels=n_voxels.clamp_min(1) if isinstance(n_voxels, Tensor) else n_voxels,
+            beta=self.beta,
+            batch_dice=self.batch_dice,
+        )
+
+
+def _over_processes(sums: Tensor) -> Tensor:
+    """Added up over the processes of a distributed training, with their gradients."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return sums
+    from nnunetv2.utilities.ddp_allgather import AllGatherGrad
+
+    added: Tensor = AllGatherGrad.apply(sums).sum(0)
+    return added
 
 
 def _require_finite(is_finite: Tensor) -> None:
-    """Raise for the first class with a case that is not finite; `is_finite` is (case, class)."""
+    """Raise for the first class with a case that is not finite; `is_finite` is (stage, case, class).
+
+    Of the first stage that has any: later ones may owe theirs to another class. One look at the device in a batch.
+    """
     if bool(is_finite.all()):
         return
-    samples, classes = torch.nonzero(~is_finite, as_tuple=True)
-    first = int(classes.min())
-    raise NonFiniteLoss(first, [int(sample) for sample in samples[classes == first]])
+    for stage in is_finite.cpu():
+        samples, classes = torch.nonzero(~stage, as_tuple=True)
+        if len(classes):
+            first = int(classes.min())
+            raise NonFiniteLoss(first, [int(sample) for sample in samples[classes == first]])

@@ -6,8 +6,11 @@ from typing import Any, Literal, TypeAlias
 
 from auvtool.backbones import BackboneName
 from auvtool.errors import UsageError
+from auvtool.training.class_table import ClassTable
 
 Loss: TypeAlias = Literal["duo", "plain"]
+DenoiseForm: TypeAlias = Literal["paper", "official"]
+Precision: TypeAlias = Literal["bf16", "fp16", "off"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,11 @@ class Recipe:
         denoise: the noise head of eq. 10.
         alpha: strength of the weights.
         beta: share of Dice in the DUO loss.
+        denoise_form: "paper": `clamp(y - e n, 0, 1)` (eq. 10); "official": `y (1 - n)`.
+        scale_gradient: let the gradient through S.
+        static_scales: mean scale of each class for `1 / (1 + alpha S)`, instead of that of the logits.
+        class_weights: of each class, times what it weighs otherwise.
+        amp: precision of the network's forward pass; None: nnU-Net's own, fp16 on a GPU and none on a CPU.
         epochs: passes of `iterations` batches, each followed by `val_iterations` validation batches.
         batch_size, patch_size, features: None: what nnU-Net planned; `features`: channels of the first stage.
         lr: initial learning rate, which falls polynomially to 0.
@@ -45,6 +53,11 @@ class Recipe:
     features: int | None = None
     lr: float = 0.01
     seed: int = 0
+    denoise_form: DenoiseForm = "paper"
+    scale_gradient: bool = False
+    static_scales: ClassTable | None = None
+    class_weights: ClassTable | None = None
+    amp: Precision | None = None
 
     def __post_init__(self) -> None:
         _require(self.alpha >= 0, "--alpha", "a number >= 0", self.alpha)
@@ -57,11 +70,32 @@ class Recipe:
             _require(side >= 8, "--patch-size", "sides of at least 8 voxels", side)
         if self.backbone == "swin-unetr" and self.features is not None:
             _require(self.features % 12 == 0, "--features", "a multiple of 12 for swin-unetr", self.features)
+        weighs = self.loss == "duo" and self.reweight
+        _require(self.static_scales is None or weighs, "--static-weights", "--loss duo with --reweight", "another loss")
+        _require(self.class_weights is None or self.loss == "duo", "--class-weights", "--loss duo", self.loss)
+        # Options that would change nothing.
+        _require(
+            not self.scale_gradient or (weighs and self.static_scales is None),
+            "--scale-grad",
+            "weights that follow the logits (--loss duo --reweight, no --static-weights)",
+            "none",
+        )
+        _require(
+            self.denoise_form == "paper" or self.uses_noise_head,
+            "--denoise-form",
+            "--loss duo --denoise",
+            "no denoising",
+        )
 
     @property
     def uses_noise_head(self) -> bool:
         """Whether labels are denoised."""
         return self.loss == "duo" and self.denoise
+
+    @property
+    def uses_noise_levels(self) -> bool:
+        """Whether there is a table e: the official form has none."""
+        return self.uses_noise_head and self.denoise_form == "paper"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON and a checkpoint can hold."""
@@ -73,7 +107,8 @@ class Recipe:
         """The inverse of `to_dict`; keys that this version does not know are left out."""
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         patch_size = known.get("patch_size")
-        return cls(**{**known, "patch_size": tuple(patch_size) if patch_size else None})
+        tables = {name: ClassTable.from_dict(known.get(name)) for name in ("static_scales", "class_weights")}
+        return cls(**{**known, **tables, "patch_size": tuple(patch_size) if patch_size else None})
 
 
 def _require(holds: bool, option: str, expected: str, found: object) -> None:

@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,14 @@ from auvtool.backbones import BACKBONES, require_package, require_scan
 from auvtool.dataset import CaseProblem, Dataset
 from auvtool.device import torch_device
 from auvtool.errors import InputError, UsageError
-from auvtool.training.captured_output import captured_output
 from auvtool.training.folds import Fold, choose_fold, read_or_make_splits, require_every_class, write_fold
+from auvtool.training.job import FINAL, LATEST, Job, run_job
 from auvtool.training.plans import adapted_plans, resolved_configuration
-from auvtool.training.preparation import Prepared, prepare
+from auvtool.training.preparation import prepare
 from auvtool.training.recipe import Recipe
 from auvtool.training.workspace import Workspace, choose_workspace
 
 RUN_FILE = "auvtool_run.json"
-FINAL = "checkpoint_final.pth"
-LATEST = "checkpoint_latest.pth"
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,9 @@ class Request:
         val_cases: ids to validate on, instead of a fold's.
         workspace: folder for nnU-Net's files (None: see `choose_workspace`).
         device: cpu, cuda, cuda:N.
-        threads: of torch.
+        n_processes: that share each batch, one a GPU.
+        threads: of torch, in each process.
+        compile: the network, on a GPU; None: nnU-Net's default.
         augmentation_workers: processes; None: none on a CPU, nnU-Net's number on a GPU.
         jobs: cases planned and preprocessed at once.
         validate: run nnU-Net's validation on the whole scans in the end.
@@ -54,7 +53,9 @@ class Request:
     val_cases: Sequence[str] | None = None
     workspace: Path | None = None
     device: str = "cpu"
+    n_processes: int = 1
     threads: int = 1
+    compile: bool | None = None
     augmentation_workers: int | None = None
     jobs: int = 1
     validate: bool = False
@@ -106,6 +107,7 @@ def look_ahead(request: Request) -> Outlook:
     workspace = choose_workspace(request.dataset, folder=request.workspace, run=request.run)
     _check_record(request)
     _require_backbone(request, request.recipe.patch_size)
+    _check_device(request)
     fold = _choose_fold(request, workspace, [case.case_id for case in request.dataset.cases])
     plans_file = workspace.dataset_folder / f"{request.recipe.plans_name}.json"
     patch_size, batch_size = request.recipe.patch_size, request.recipe.batch_size
@@ -143,8 +145,7 @@ def train(
     dataset, recipe = request.dataset, request.recipe
     workspace = choose_workspace(dataset, folder=request.workspace, run=request.run)
     _check_record(request)
-    if request.device != "cpu":
-        torch_device(request.device)  # before hours of preprocessing
+    _check_device(request)  # before hours of preprocessing
     _require_backbone(request, recipe.patch_size)
     with workspace.lock():
         prepared = prepare(
@@ -159,6 +160,7 @@ def train(
         plans = adapted_plans(prepared.plans, recipe)
         configuration = resolved_configuration(plans, recipe.configuration)
         _require_backbone(request, configuration["patch_size"])
+        _check_processes(request, batch_size=configuration["batch_size"])
         splits = read_or_make_splits(workspace.splits_file, prepared.case_ids)
         fold = _choose_fold(request, workspace, prepared.case_ids)
         require_every_class(workspace.dataset_folder / configuration["data_identifier"], fold, dataset.classes)
@@ -174,8 +176,23 @@ def train(
     planned = recipe.patch_size or resolved_configuration(prepared.plans, recipe.configuration)["patch_size"]
     if list(planned) != list(configuration["patch_size"]):
         say(f"patch {_sides(configuration['patch_size'])}: {_sides(planned)} rounded up to what the network can halve")
-    resumed_at = _run_trainer(request, workspace, prepared, plans=plans, fold=fold, on_epoch=on_epoch)
-    return Outcome(final, fold, prepared.problems, resumed_at)
+    workers = request.augmentation_workers
+    job = Job(
+        run=request.run,
+        workspace=workspace,
+        recipe=recipe,
+        plans=plans,
+        dataset_json=prepared.dataset_json,
+        fold=fold,
+        class_names=tuple(class_names(dataset)),
+        device=request.device,
+        n_processes=request.n_processes,
+        threads=request.threads,
+        augmentation_workers=0 if workers is None and request.device == "cpu" else workers,
+        compile=request.compile,
+        validate=request.validate,
+    )
+    return Outcome(final, fold, prepared.problems, run_job(job, on_epoch))
 
 
 def _sides(patch_size: Sequence[int]) -> str:
@@ -200,61 +217,22 @@ def _choose_fold(request: Request, workspace: Workspace, case_ids: Sequence[str]
     )
 
 
-def _run_trainer(
-    request: Request,
-    workspace: Workspace,
-    prepared: Prepared,
-    *,
-    plans: dict[str, Any],
-    fold: Fold,
-    on_epoch: Callable[[dict[str, Any]], None],
-) -> int | None:
-    folder = request.run / f"fold_{fold.number}"
-    workers = request.augmentation_workers
-    if workers is None and request.device == "cpu":
-        workers = 0
-    with ExitStack() as stack:
-        stack.enter_context(workspace.environment(augmentation_workers=workers))
-        stack.enter_context(captured_output(folder / "nnunet_output.log"))
-        import torch
+def _check_device(request: Request) -> None:
+    """Raise if the device cannot do what is asked of it."""
+    if request.device == "cpu" and request.recipe.amp == "fp16":
+        raise UsageError("--amp: expected bf16 or off on a CPU, got fp16; choose one of them")
+    if request.device == "cpu" and request.compile:
+        raise UsageError("--compile: expected a GPU, got a CPU, for which nnU-Net compiles nothing; leave it out")
+    if request.device != "cpu":
+        torch_device(request.device)
+    _check_processes(request, batch_size=request.recipe.batch_size)
 
-        from auvtool.training.trainer import OPTIONS_KEY, AuvTrainer
 
-        n_threads = torch.get_num_threads()
-        stack.callback(torch.set_num_threads, n_threads)
-        torch.set_num_threads(request.threads)
-        device = torch_device(request.device)
-        trainer = AuvTrainer(
-            {
-                **plans,
-                "continue_training": False,
-                OPTIONS_KEY: {
-                    "recipe": request.recipe.to_dict(),
-                    "run": str(request.run),
-                    "train": list(fold.train),
-                    "val": list(fold.val),
-                    "class_names": class_names(request.dataset),
-                },
-            },
-            request.recipe.configuration,
-            fold.number,
-            prepared.dataset_json,
-            device,
-        )
-        trainer.on_epoch = on_epoch
-        trainer.initialize()
-        resumed_at = None
-        for name in (FINAL, LATEST):
-            if (folder / name).is_file():
-                trainer.load_checkpoint(str(folder / name))
-                resumed_at = trainer.current_epoch
-                break
-        if not (folder / FINAL).is_file():
-            trainer.run_training()
-            trainer.write_history()
-        if request.validate:
-            trainer.perform_actual_validation()
-    return resumed_at
+def _check_processes(request: Request, *, batch_size: int | None) -> None:
+    if request.n_processes > 1:
+        from auvtool.training.processes import check_processes
+
+        check_processes(request.n_processes, device=request.device, batch_size=batch_size)
 
 
 def class_names(dataset: Dataset) -> list[str]:
@@ -289,9 +267,13 @@ def _check_record(request: Request) -> None:
     held = _read_record(path)
     wanted = _record(request)
     differing = [key for key in ("dataset", "kept", "val_cases") if held.get(key) != wanted[key]]
-    # What an older version did not record, it did as today's defaults do.
-    old, new = {**Recipe().to_dict(), **held.get("recipe", {})}, wanted["recipe"]
-    differing += [f"{key} {old.get(key)} (now {new[key]})" for key in new if old.get(key) != new[key]]
+    # Options that an older version did not know were at their defaults.
+    old, new = Recipe.from_dict(held.get("recipe", {})).to_dict(), wanted["recipe"]
+    differing += [
+        key if isinstance(new[key] or old[key], dict) else f"{key} {old[key]} (now {new[key]})"
+        for key in new
+        if old[key] != new[key]
+    ]
     if differing:
         raise UsageError(
             f"{request.run}: expected a run with the same options, got one with other {', '.join(differing)}; "

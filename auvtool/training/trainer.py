@@ -1,8 +1,8 @@
 """nnU-Net's trainer with the DUO loss, exact resuming, and output in the run's folder."""
 
 import json
-import math
 import random
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,22 @@ from typing import Any
 import numpy as np
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from auvtool.atomic import write_text
 from auvtool.backbones import has_deep_supervision
 from auvtool.errors import InputError
 from auvtool.training.duo import DuoLoss, NonFiniteLoss
-from auvtool.training.export import NOISE_KEY, RUN_KEY, STOCK_TRAINER, read_checkpoint, save_checkpoint
+from auvtool.training.export import save_checkpoint
 from auvtool.training.noise import NoiseLevels, attach_noise_head, is_noise_parameter
+from auvtool.training.precision import needs_gradient_scaler, set_precision
+from auvtool.training.processes import number_of_processes, own_rank, share_gradient
 from auvtool.training.recipe import Recipe
+from auvtool.training.run_log import EpochRow, RunLog
+from auvtool.training.run_state import bare_network, checkpoint_of, restore
+from auvtool.training.training_summary import SUMMARY_NAME, PeakMemory, training_summary
 
-EpochRow = dict[str, Any]
-LOG_NAME = "training_log.jsonl"
 OPTIONS_KEY = "auvtool"
 
 
@@ -33,8 +37,13 @@ class AuvTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no types
     trainer, and hold the noise head under a key of its own.
 
     Batches, augmentation and weights follow `recipe.seed`, each epoch from its own stream, so that on a CPU without
-    augmentation processes a resumed run equals an undisturbed one.
+    augmentation processes a resumed run equals an undisturbed one. Of several processes that share a batch, each draws
+    its part from a stream of its own, and the first one writes.
     """
+
+    is_ddp: bool
+    network: Any
+    grad_scaler: Any
 
     # nnU-Net reads the parameters' names: they must be exactly these.
     def __init__(
@@ -50,13 +59,16 @@ class AuvTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no types
         self.run_folder = Path(options["run"])
         self.class_names: tuple[str, ...] = tuple(options["class_names"])
         self.expected_split = (list(options["train"]), list(options["val"]))
-        self.history: list[EpochRow] = []
         self.on_epoch: Callable[[EpochRow], None] = lambda _: None
         self.noise_levels: NoiseLevels | None = None
-        self._scales: list[Tensor] = []
+        self._seconds: list[float] = []  # of each training iteration of this process
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.device = device  # nnU-Net would take the first GPU whichever is named
         self.enable_deep_supervision = has_deep_supervision(self.recipe.backbone)
+        if device.type == "cpu" or not needs_gradient_scaler(self.recipe.amp):
+            self.grad_scaler = None
+        self.log = RunLog(self.fold_folder, self.class_names)
+        self._memory = PeakMemory(device)
         self.initial_lr = self.recipe.lr
         self.num_epochs = self.recipe.epochs
         self.num_iterations_per_epoch = self.recipe.iterations
@@ -80,10 +92,17 @@ class AuvTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no types
     def initialize(self) -> None:
         """Build network, optimiser and loss, the same for the same seed."""
         self._seed(0)
-        if self.recipe.uses_noise_head:
+        if self.recipe.uses_noise_levels:
             # In the order in which nnU-Net sorts the training cases.
             self.noise_levels = NoiseLevels(sorted(self.expected_split[0]), len(self.class_names)).to(self.device)
+            share_gradient(self.noise_levels.values)
+        on_cpus, self.is_ddp = self.is_ddp and self.device.type == "cpu", self.is_ddp and self.device.type != "cpu"
         super().initialize()
+        if on_cpus:  # nnU-Net knows only processes on GPUs
+            self.is_ddp = True
+            self._set_batch_size_and_oversample()
+            self.network = DistributedDataParallel(self.network)
+            self.loss = self._build_loss()
 
     def build_network_architecture(  # nnU-Net's is static; at inference it calls the stock one
         self,
@@ -99,24 +118,27 @@ class AuvTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no types
         )
         if self.recipe.uses_noise_head:
             attach_noise_head(network, len(self.class_names))
+        set_precision(network, self.recipe.amp, self.device)
         return network
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         """nnU-Net's optimiser; noise head and levels are a group of their own, without weight decay."""
         optimizer, scheduler = super().configure_optimizers()
-        if self.noise_levels is not None:
+        if self.recipe.uses_noise_head:
             of_head = [parameter for name, parameter in self.network.named_parameters() if is_noise_parameter(name)]
             known = {id(parameter) for parameter in of_head}
             group = optimizer.param_groups[0]
             group["params"] = [parameter for parameter in group["params"] if id(parameter) not in known]
-            optimizer.add_param_group({"params": [*of_head, self.noise_levels.values], "weight_decay": 0.0})
+            levels = [] if self.noise_levels is None else [self.noise_levels.values]
+            optimizer.add_param_group({"params": [*of_head, *levels], "weight_decay": 0.0})
         return optimizer, scheduler
 
     def _build_loss(self) -> nn.Module:
         stock: nn.Module = super()._build_loss()
         if self.recipe.loss == "plain":
             return stock
-        return DuoLoss(
+        scales, weights = self.recipe.static_scales, self.recipe.class_weights
+        loss = DuoLoss(
             n_classes=len(self.class_names),
             has_regions=self.label_manager.has_regions,
             ignore_label=self.label_manager.ignore_label,
@@ -126,7 +148,16 @@ class AuvTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no types
             batch_dice=self.configuration_manager.batch_dice,
             # Those of its DeepSupervisionWrapper, which it has only with deep supervision.
             resolution_weights=getattr(stock, "weight_factors", (1.0,)),
+            denoise_form=self.recipe.denoise_form,
+            scale_gradient=self.recipe.scale_gradient,
+            static_weights=None
+            if scales is None
+            else [1 / (1 + self.recipe.alpha * scale) for scale in scales.in_order(self.class_names)],
+            class_weights=None if weights is None else weights.in_order(self.class_names),
         )
+        if self.is_ddp:
+            loss.process_share = self.batch_size * number_of_processes() / self.configuration_manager.batch_size
+        return loss
 
     @staticmethod
     def get_training_transforms(*args: Any, **options: Any) -> Any:
@@ -157,11 +188,12 @@ class AuvTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no types
     def on_epoch_start(self) -> None:
         """Each epoch has its own random stream, whether the run was interrupted before it or not."""
         self._seed(1 + self.current_epoch)
-        self._scales = []
+        self.log.start_epoch()
         super().on_epoch_start()
 
     def _seed(self, stream: int) -> None:
-        state = int(np.random.SeedSequence([self.recipe.seed, stream]).generate_state(1)[0])
+        entropy = [self.recipe.seed, stream, *([own_rank()] if own_rank() else [])]
+        state = int(np.random.SeedSequence(entropy).generate_state(1)[0])
         random.seed(state)
         np.random.seed(state)  # what nnU-Net's loaders draw from
         torch.manual_seed(state)
@@ -175,11 +207,13 @@ class AuvTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no types
         case_ids = [str(case_id) for case_id in batch["keys"]]
         if isinstance(self.loss, DuoLoss) and self.noise_levels is not None:
             self.loss.level = self.noise_levels(case_ids)
+        start = time.perf_counter()
         result: dict[str, Any] = self._finite(super().train_step, batch, case_ids)
+        self._seconds.append(time.perf_counter() - start)  # the loss in `result` is on the CPU: the device is done
         if isinstance(self.loss, DuoLoss):
             self.loss.level = None
-            if self.loss.last_scale is not None:
-                self._scales.append(self.loss.last_scale)
+            if self.loss.last_scale is not None and self.loss.last_weight is not None:
+                self.log.add_batch(self.loss.last_scale, self.loss.last_weight)
         return result
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -219,60 +253,42 @@ class AuvTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no types
     def on_epoch_end(self) -> None:
         """nnU-Net's end of an epoch, then a row of the log and a checkpoint to resume from."""
         super().on_epoch_end()  # counts the epoch
-        self.history.append(self._epoch_row())
-        self.current_epoch -= 1  # a checkpoint stores the next epoch's number
-        self.save_checkpoint(str(self.fold_folder / "checkpoint_latest.pth"))
-        self.current_epoch += 1
-        self.write_history()
-        self.on_epoch(self.history[-1])
 
-    def write_history(self) -> None:
-        """Write training_log.jsonl, one line an epoch, as far as the checkpoint goes."""
-        text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in self.history)
-        write_text(self.fold_folder / LOG_NAME, text, force=True)
-
-    def _epoch_row(self) -> EpochRow:
         def last(key: str) -> Any:
             return self.logger.get_value(key, step=-1)
 
-        row: EpochRow = {
-            "epoch": self.current_epoch - 1,
-            "lr": float(last("lrs")),
-            "train_loss": float(last("train_losses")),
-            "val_loss": float(last("val_losses")),
-            "pseudo_dice": _by_class(self.class_names, last("dice_per_class_or_region")),
-        }
-        if self._scales:
-            scale = torch.cat(self._scales)
-            weight = 1 / (1 + self.recipe.alpha * scale) if self.recipe.reweight else torch.ones_like(scale)
-            row["scale"] = _by_class(self.class_names, scale.mean(0).tolist())
-            row["class_weight"] = _by_class(self.class_names, weight.mean(0).tolist())
-        return row
+        numbers = {"lr": last("lrs"), "train_loss": last("train_losses"), "val_loss": last("val_losses")}
+        row = self.log.end_epoch(
+            {"epoch": self.current_epoch - 1, **{key: float(value) for key, value in numbers.items()}},
+            pseudo_dice=last("dice_per_class_or_region"),
+        )
+        self.current_epoch -= 1  # a checkpoint stores the next epoch's number
+        self.save_checkpoint(str(self.fold_folder / "checkpoint_latest.pth"))
+        self.current_epoch += 1
+        if self.local_rank == 0:
+            self.log.write()
+            self.on_epoch(row)
+
+    def write_results(self) -> None:
+        """After the last epoch: log and curves once more, and training_summary.json."""
+        if self.local_rank != 0:
+            return
+        self.log.write(last=True)
+        if not self._seconds:  # all epochs were done before: what they cost was known then
+            return
+        summary = training_summary(
+            bare_network(self.network),
+            self.noise_levels,
+            seconds=self._seconds,
+            memory=self._memory,
+            n_processes=number_of_processes(),
+        )
+        write_text(self.fold_folder / SUMMARY_NAME, json.dumps(summary, indent=1) + "\n", force=True)
 
     def save_checkpoint(self, filename: str) -> None:
         """Write a checkpoint that stock nnU-Net predicts with, and that `load_checkpoint` resumes from."""
-        if self.local_rank != 0 or self.disable_checkpointing:
-            return
-        state = self._bare_network().state_dict()
-        checkpoint: dict[str, Any] = {
-            "network_weights": {name: value for name, value in state.items() if not is_noise_parameter(name)},
-            "optimizer_state": self.optimizer.state_dict(),
-            "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler is not None else None,
-            "logging": self.logger.get_checkpoint(),
-            "_best_ema": self._best_ema,
-            "current_epoch": self.current_epoch + 1,
-            "init_args": {**self.my_init_kwargs, "device": self.device},
-            "trainer_name": STOCK_TRAINER,
-            "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
-            RUN_KEY: {"recipe": self.recipe.to_dict(), "history": self.history, "class_names": list(self.class_names)},
-        }
-        if self.noise_levels is not None:
-            checkpoint[NOISE_KEY] = {
-                "weights": {name: value for name, value in state.items() if is_noise_parameter(name)},
-                "case_ids": list(self.noise_levels.case_ids),
-                "levels": self.noise_levels.values.detach(),
-            }
-        save_checkpoint(Path(filename), checkpoint)
+        if self.local_rank == 0 and not self.disable_checkpointing:
+            save_checkpoint(Path(filename), checkpoint_of(self))
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         """Go on from a checkpoint of this run: network, noise head and levels, optimiser, log, epoch.
@@ -282,36 +298,4 @@ class AuvTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no types
         """
         if not self.was_initialized:
             self.initialize()
-        checkpoint = read_checkpoint(Path(filename_or_checkpoint), device=self.device)
-        weights = dict(checkpoint["network_weights"])
-        if self.noise_levels is not None:
-            noise = checkpoint.get(NOISE_KEY, {"case_ids": []})
-            if tuple(noise["case_ids"]) != self.noise_levels.case_ids:
-                raise InputError(
-                    filename_or_checkpoint,
-                    expected="noise levels of this fold's training cases",
-                    found="others",
-                    cure="start again with --force",
-                )
-            weights.update(noise["weights"])
-            with torch.no_grad():
-                self.noise_levels.values.copy_(noise["levels"])
-        self._bare_network().load_state_dict(weights)
-        self.optimizer.load_state_dict(checkpoint["optimizer_state"])
-        if self.grad_scaler is not None and checkpoint["grad_scaler_state"] is not None:
-            self.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
-        self.logger.load_checkpoint(checkpoint["logging"])
-        self.current_epoch = checkpoint["current_epoch"]
-        self._best_ema = checkpoint["_best_ema"]
-        self.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]
-        self.history = list(checkpoint[RUN_KEY]["history"])
-
-    def _bare_network(self) -> nn.Module:
-        """The network without the wrappers of torch.compile."""
-        network = getattr(self.network, "_orig_mod", self.network)
-        assert isinstance(network, nn.Module)  # noqa: S101  # called after `initialize`
-        return network
-
-
-def _by_class(names: Sequence[str], values: Sequence[float]) -> dict[str, float | None]:
-    return {name: None if math.isnan(value) else float(value) for name, value in zip(names, values, strict=True)}
+        restore(self, Path(filename_or_checkpoint))

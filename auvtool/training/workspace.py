@@ -52,12 +52,13 @@ class Workspace:
         return self.dataset_folder / "auvtool_planning.log"
 
     @contextmanager
-    def environment(self, *, augmentation_workers: int | None = 1) -> Iterator[None]:
+    def environment(self, *, augmentation_workers: int | None = 1, compiles: bool | None = None) -> Iterator[None]:
         """nnU-Net's environment variables for the block; nnU-Net reads its folders from them at each use.
 
         Args:
             augmentation_workers: processes that augment batches; 0, in this process, breaks its planner. None: as many
                 as nnU-Net takes.
+            compiles: whether nnU-Net compiles the network; None: as it takes it.
         """
         wanted = {
             "nnUNet_raw": str(self.raw),
@@ -68,6 +69,8 @@ class Workspace:
         }
         if augmentation_workers is not None:
             wanted["nnUNet_n_proc_DA"] = str(augmentation_workers)
+        if compiles is not None:
+            wanted["nnUNet_compile"] = "true" if compiles else "false"
         before = {name: os.environ.get(name) for name in wanted}
         os.environ.update(wanted)
         try:
