@@ -10,7 +10,7 @@ from jaxtyping import Float, Shaped
 
 from auvtool.arrays import Spectrum
 from auvtool.errors import InputError
-from auvtool.evidence import evidence_of, reasons
+from auvtool.evidence import MODEL_GROUPS, evidence_of, reasons
 from auvtool.feature_store import CaseFeatures, FeatureFile, FeatureHeader
 from auvtool.quantifiers.controls import effective_rank
 from auvtool.quantifiers.deviation import class_deviations, deviation
@@ -19,7 +19,7 @@ from auvtool.quantifiers.semantic_scale import semantic_scale
 from auvtool.quantifiers.variance import feature_variance
 from auvtool.scale import semantic_perception_scale
 from auvtool.schema import Cell, Row
-from auvtool.score_options import ScoreOptions, chosen_channels
+from auvtool.score_options import DEVIATIONS, ScoreOptions, chosen_channels
 from auvtool.spectrum import UNFOLDINGS, Centering, Unfolding
 
 
@@ -85,9 +85,10 @@ def quantify(
         present = np.array(status) != "absent"
         of_cases = np.where(present.any(axis=0), drawn[-1], np.nan)
         return Quantified(channels, tuple(map(tuple, status)), np.where(present, drawn[:-1], np.nan), of_cases)
-    elif options.quantifier == "deviation":
+    elif options.quantifier in DEVIATIONS:
         present = np.array(status) != "absent"
-        values, of_cases, said = _deviation(cases, header, channels)
+        without = MODEL_GROUPS if options.quantifier == "plain-deviation" else frozenset()
+        values, of_cases, said = _deviation(cases, header, channels, without=without)
         return Quantified(channels, tuple(map(tuple, status)), np.where(present, values, np.nan), of_cases, said)
     elif options.facts.of_classes:
         values = _class_values(cases, channels, options, metrics)
@@ -281,9 +282,12 @@ def _case_values(
 
 
 def _deviation(
-    cases: Sequence[CaseFeatures], header: FeatureHeader, channels: Sequence[int]
+    cases: Sequence[CaseFeatures], header: FeatureHeader, channels: Sequence[int], *, without: frozenset[str]
 ) -> tuple[Float[np.ndarray, "class case"], Float[np.ndarray, " case"], tuple[str, ...]]:
-    """Of the chosen classes, of the cases (their evidence, and what is of no class), and the reasons."""
+    """Of the chosen classes, of the cases (their evidence, and what is of no class), and the reasons.
+
+    Groups of evidence `without` are not read.
+    """
     bare = next((case for case in cases if not case.spectra), None)
     if bare is not None:
         raise InputError(
@@ -294,6 +298,7 @@ def _deviation(
     except ValueError as error:
         raise InputError("features", expected="spectra", found=f"'{error}'", cure="run extract again") from error
     z = evidence.z()
+    z[:, [group in without for group in evidence.groups]] = np.nan
     of_others = np.ones((len(evidence.names), z.shape[2]), dtype=bool)
     of_others[:, list(channels)] = False
     of_others[evidence.of_case] = False

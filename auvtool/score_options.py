@@ -23,12 +23,13 @@ _MECHANISMS: dict[Mechanism, tuple[str, bool]] = {
     "c": ("mask", False),
     "d": ("mask", True),
 }
+DEVIATIONS: tuple[QuantifierName, ...] = ("deviation", "plain-deviation")
 # What they read is a class's: its logits, its label, or features of its region.
 _OF_CLASS_MAPS: frozenset[QuantifierName] = frozenset(
-    ("mahalanobis", "relative-mahalanobis", "fisher", "eaoa", "entropy", "predicted-dice", "agreement", "deviation")
+    ("mahalanobis", "relative-mahalanobis", "fisher", "eaoa", "entropy", "predicted-dice", "agreement", *DEVIATIONS)
 )
 # Their value of a whole case is not that of its classes together.
-_OWN_CASE_VALUE: tuple[QuantifierName, ...] = ("eaoa", "deviation", "volume", "depth", "random")
+_OWN_CASE_VALUE: tuple[QuantifierName, ...] = ("eaoa", *DEVIATIONS, "volume", "depth", "random")
 
 
 class ScaleChoices(TypedDict, total=False):

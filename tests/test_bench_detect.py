@@ -89,7 +89,7 @@ def test_the_tables_have_every_score(made):
     expected = {
         "calibrated",
         "deviation",
-        "deviation without model",
+        "plain-deviation",
         "deviation of model",
         "auv paper",
         "auv official",

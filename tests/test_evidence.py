@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from features import case_features, random_maps
 
-from auvtool.evidence import LIMIT, evidence_of, reasons
+from auvtool.evidence import LIMIT, MODEL_GROUPS, evidence_of, reasons
 from auvtool.feature_store import AGREEMENT_COLUMNS, FeatureHeader
 from auvtool.quantification import quantify
 from auvtool.quantifiers.deviation import class_deviations, deviation
@@ -189,3 +189,24 @@ def test_deviation_of_chosen_classes_reads_them_and_what_is_of_the_case(cases, e
     assert len(tumour.reasons) == 12
     assert not any("liver" in reason for reason in tumour.reasons)
     assert score_cases(cases, HEADER, score_options("deviation")).rows()[2]["reason"] == whole.reasons[0]
+
+
+def test_plain_deviation_reads_nothing_of_the_model(cases, evidence):
+    plain = quantify(cases, HEADER, score_options("plain-deviation"))
+    used = [place for place, group in enumerate(evidence.groups) if group not in MODEL_GROUPS]
+    expected = deviation(evidence.z()[:, used], [evidence.groups[place] for place in used])
+    np.testing.assert_allclose(plain.of_cases, expected)
+    others = [
+        replace(
+            case,
+            class_features=case.class_features[::-1] * 3,
+            voxel_statistics=case.voxel_statistics**2,
+            evidence=replace(case.evidence, image_features=case.evidence.image_features[::-1]),
+        )
+        for case in cases
+    ]
+    again = quantify(others, HEADER, score_options("plain-deviation"))
+    np.testing.assert_array_equal(again.of_cases, plain.of_cases)
+    np.testing.assert_array_equal(again.of_classes, plain.of_classes)
+    assert again.reasons == plain.reasons
+    assert not np.allclose(quantify(others, HEADER, score_options("deviation")).of_cases, plain.of_cases)

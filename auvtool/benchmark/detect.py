@@ -262,14 +262,14 @@ def methods_of(header: FeatureHeader, items: Sequence["Item"], *, seed: int) -> 
         return quantifier_methods(header)
     table = EvidenceTable(items)
     null_tests = {name: kind.null_test for name, kind in KINDS.items()}
-    left_out = {"deviation"}  # DeviationMethod is the same, looked up
+    left_out = {"deviation", "plain-deviation"}  # DeviationMethod is the same, looked up
     if all(np.isnan(item.features.agreement[:, 0]).all() for item in items):
         left_out.add("agreement")  # of an extractor without masks
     quantifiers = [one for one in quantifier_methods(header) if one.name not in left_out]
     return (
         CalibratedMethod(table, null_tests, seed=seed),
         DeviationMethod(table),
-        DeviationMethod(table, name="deviation without model", without=MODEL_GROUPS),
+        DeviationMethod(table, name="plain-deviation", without=MODEL_GROUPS),
         DeviationMethod(table, name="deviation of model", without=frozenset(table.evidence.groups) - MODEL_GROUPS),
         *quantifiers,
     )

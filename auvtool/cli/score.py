@@ -297,6 +297,7 @@ def _whole_cases(rows: Sequence[Row]) -> list[Row]:
 
 
 def _say_what_was_seen(scoring: "Scoring") -> None:
+    from auvtool.score_options import DEVIATIONS
     from auvtool.scoring import size_correlations
 
     *classes, whole = scoring.columns
@@ -312,8 +313,10 @@ def _say_what_was_seen(scoring: "Scoring") -> None:
         + (f"; {said}" if options.facts.of_classes else "")
     )
     console.info(f"score: {options.quantifier}: {scoring.method}")
-    if options.quantifier == "deviation" and n_cases < _FEW_CASES:
-        console.warn(f"{n_cases} cases hardly say what is usual in a data set; deviation wants {_FEW_CASES} or more")
+    if options.quantifier in DEVIATIONS and n_cases < _FEW_CASES:
+        console.warn(
+            f"{n_cases} cases hardly say what is usual in a data set; {options.quantifier} wants {_FEW_CASES} or more"
+        )
     unplaced = [case_id for case_id, auv in zip(scoring.case_ids, whole.auv, strict=True) if math.isnan(auv)]
     if unplaced:
         console.warn(f"{len(unplaced)} of {n_cases} cases have no AUV ({console.some(unplaced)})")
