@@ -58,7 +58,8 @@ def training_summary(
     Args:
         network: with its noise head, if it has one.
         levels: the table e.
-        seconds: of each training iteration: forward, backward and step, without loading the batch.
+        seconds: of each training iteration of this process (a resumed run's last one): forward, backward and step,
+            without loading the batch.
         memory: started before the training.
         n_processes: that share a batch, each on a device.
     """
