@@ -1,7 +1,7 @@
 """Public data sets in miniature, laid out as they are downloaded; nothing is imported from auvtool.
 
 Every function returns the folder to convert. Voxels (i, j, k) are on the axes of the file; a label is a box a class,
-the image 100 times the label plus 1 in the first voxel of the case's number.
+the image 100 times the label, the number of the case in its first voxel, air elsewhere.
 """
 
 import json
@@ -20,7 +20,7 @@ def label_of(number: int, n_classes: int, shape=SHAPE) -> np.ndarray:
     label = np.zeros(shape, np.uint8)
     label[1:4, 1:4, 1:3] = 1
     flat = label.reshape(-1)
-    places = np.random.default_rng(number).permutation(np.flatnonzero(flat == 0))[:n_classes]
+    places = np.random.default_rng(number).permutation(np.flatnonzero(flat == 0)[1:])[:n_classes]
     flat[places] = np.arange(1, n_classes + 1)
     return label
 

@@ -75,10 +75,10 @@ def make_case_files(case: SourceCase, *, is_test: bool, target: CaseTarget) -> C
     """
     image = read_nifti_grid(case.image)
     _check_image(image, target)
-    quirks = [*case.quirks, *header_quirks(image, target.header_quirks)]
+    quirks = list(case.quirks)
     placing = _Placing(case.case_id, "Ts" if is_test else "Tr", target, must_link=is_test or target.link)
     label: str | None = None
-    rewrite_image: Path | None = None
+    header = image  # that the image will have
     if case.masks:
         voxels, more = _merge_masks(case, image)
         quirks += more
@@ -87,7 +87,7 @@ def make_case_files(case: SourceCase, *, is_test: bool, target: CaseTarget) -> C
         grid = read_nifti_grid(case.label)
         settlement = settle(image, grid)
         quirks += [settlement.quirk] if settlement.quirk else []
-        rewrite_image = case.label if settlement.rewrite == "image" else None
+        header = grid if settlement.rewrite == "image" else image
         if settlement.rewrite in {"label", "label-axes"}:
             voxels = _label_voxels(case.label, target.label_values)
             on_axes = to_axes_of(image, grid, voxels) if settlement.rewrite == "label-axes" else voxels
@@ -95,8 +95,9 @@ def make_case_files(case: SourceCase, *, is_test: bool, target: CaseTarget) -> C
         else:
             _check_ending(case.label, target.file_ending)
             label = placing.place(case.label, "labels", case.case_id)
-    if image.n_channels > 1 or rewrite_image is not None:
-        images = placing.write_channels(case.image, like=rewrite_image or case.image)
+    quirks += header_quirks(header, target.header_quirks)
+    if image.n_channels > 1 or header is not image:
+        images = placing.write_channels(case.image, like=header.path)
     else:
         _check_ending(case.image, target.file_ending)
         images = (placing.place(case.image, "images", f"{case.case_id}_0000"),)
