@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from auvtool.atomic import as_output_error, put_folder_in_place, write_text
 from auvtool.conversion_plan import ConversionPlan, PlannedCase
@@ -27,6 +28,8 @@ from auvtool.worker_pool import WorkerDied, run_in_workers
 
 FAILURES_NAME = "failures.csv"
 QUIRKS_NAME = "quirks.csv"
+
+CaseWork: TypeAlias = tuple[PlannedCase, str]  # with its fingerprint
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,8 @@ def write_converted_dataset(
     for case_id in finished:
         on_case(case_id)
     outcomes = [CaseOutcome(case_id, made) for case_id, made in finished.items()]
-    waiting = [item for item in plan.cases if item.source.case_id not in finished]
-    work = partial(_make_case, target=target, prints=prints)
+    waiting = [(item, prints[item.source.case_id]) for item in plan.cases if item.source.case_id not in finished]
+    work = partial(_make_case, target=target)
     with closing(_outcomes(work, waiting, jobs, on_worker_died)) as results:
         for outcome in results:
             if outcome.error is not None and outcome.fatal:
@@ -125,13 +128,14 @@ def _target(plan: ConversionPlan, parts: Path) -> CaseTarget:
     )
 
 
-def _make_case(item: PlannedCase, *, target: CaseTarget, prints: Mapping[str, str]) -> CaseOutcome:
-    """A case in a worker; errors are returned, so that one bad case never ends the run."""
+def _make_case(work: CaseWork, *, target: CaseTarget) -> CaseOutcome:
+    """A case and its fingerprint in a worker; errors are returned, so that one bad case never ends the run."""
+    item, fingerprint_now = work
     case_id = item.source.case_id
     try:
         made = make_case_files(item.source, is_test=item.is_test, target=target)
         with as_output_error(target.final):
-            write_record(target.folder, case_id, made, prints[case_id])
+            write_record(target.folder, case_id, made, fingerprint_now)
     except OutputError as error:
         return CaseOutcome(case_id, error=error, fatal=True)
     except AuvtoolError as error:
@@ -142,8 +146,8 @@ def _make_case(item: PlannedCase, *, target: CaseTarget, prints: Mapping[str, st
 
 
 def _outcomes(
-    work: Callable[[PlannedCase], CaseOutcome],
-    items: Sequence[PlannedCase],
+    work: Callable[[CaseWork], CaseOutcome],
+    items: Sequence[CaseWork],
     jobs: int,
     on_worker_died: Callable[[list[str]], None],
 ) -> Generator[CaseOutcome, None, None]:
@@ -151,11 +155,11 @@ def _outcomes(
         yield from map(work, items)
         return
 
-    def died(lost: list[PlannedCase]) -> None:
-        on_worker_died([item.source.case_id for item in lost])
+    def died(lost: list[CaseWork]) -> None:
+        on_worker_died([item.source.case_id for item, _ in lost])
 
     with closing(run_in_workers(work, items, jobs=min(jobs, len(items)), on_worker_died=died)) as results:
-        for item, result in results:
+        for (item, _), result in results:
             if isinstance(result, WorkerDied):
                 case_id = item.source.case_id
                 yield CaseOutcome(case_id, error=_not_made(case_id, "its worker process was killed; is memory short?"))

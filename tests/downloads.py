@@ -56,7 +56,7 @@ def lits(folder: Path, numbers=(0, 1, 2, 27, 28, 53), test=(0,)) -> Path:
 
 
 def totalsegmentator(folder: Path, structures, parts: dict[str, str], *, overlap: tuple[str, ...] = ()) -> Path:
-    """A mask a structure in each case of `parts` (case id: train, val or test); `overlap` cases have two that overlap."""
+    """A mask a structure in each case of `parts` (case id: its part); in those of `overlap` two masks overlap."""
     for number, case_id in enumerate(parts):
         label = label_of(number, len(structures))
         write(folder / case_id / "ct.nii.gz", image_of(label, number), np.diag([1.5, 1.5, 1.5, 1.0]))

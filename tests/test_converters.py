@@ -87,7 +87,7 @@ def test_nnunet_verifies_it(
     parts = {"s0000": "train", "s0001": "train", "s0002": "val", "s0003": "test"}
     makers = {
         "lits": lambda: downloads.lits(tmp_path / "lits"),
-        "totalsegmentator": lambda: downloads.totalsegmentator(tmp_path / "ts", V1[:40] + ("face",), parts),
+        "totalsegmentator": lambda: downloads.totalsegmentator(tmp_path / "ts", (*V1[:40], "face"), parts),
         "word": lambda: downloads.word(tmp_path / "word"),
         "feta": lambda: downloads.feta(tmp_path / "feta"),
         "kits23": lambda: downloads.kits23(tmp_path),
@@ -128,6 +128,34 @@ def test_lits_test_scans_have_no_labels(tmp_path: Path) -> None:
     assert [path.name for path in (dataset.folder / "imagesTs").iterdir()] == ["lits_test_000_0000.nii"]
     assert not (dataset.folder / "labelsTs").exists()
     assert (result.n_training, result.n_test) == (6, 1)
+
+
+def test_lits_files_without_a_partner_or_with_two(tmp_path: Path) -> None:
+    source = downloads.lits(tmp_path / "lits")
+    (source / "Training Batch 1/segmentation-1.nii").unlink()
+    (source / "Training Batch 2/volume-28.nii").unlink()
+    shutil.copy(source / "Training Batch 1/volume-2.nii", source / "volume-2.nii")
+    write(source / "Training Batch 1/volume-27.nii", np.zeros((4, 4, 4), np.int16))
+    (source / "Training Batch 2/volume-53.nii").write_bytes(b"")
+    dataset, result = converted("lits", source, split="none")
+    assert [case.case_id for case in dataset.cases] == ["lits_000"]
+    errors = {str(row["case"]): str(row["error"]) for row in result.failures}
+    assert sorted(errors) == ["lits_001", "lits_002", "lits_027", "lits_028", "lits_053"]
+    assert "expected one file segmentation-1.nii, got none" in errors["lits_001"]
+    assert "got Training Batch 1/volume-2.nii and volume-2.nii; leave one of them" in errors["lits_002"]
+    assert "expected the image's shape 4x4x4, got 8x9x6" in errors["lits_027"]
+    assert "expected one file volume-28.nii, got none" in errors["lits_028"]
+    assert "expected a whole, readable volume" in errors["lits_053"]
+
+
+def test_endings_that_differ(tmp_path: Path) -> None:
+    """nnU-Net copies references under the one ending of dataset.json."""
+    source = downloads.lits(tmp_path / "lits")
+    write(source / "Training Batch 1/volume-1.nii.gz", image_of(label_of(1, 2)))
+    (source / "Training Batch 1/volume-1.nii").unlink()
+    dataset, result = converted("lits", source)
+    assert dataset.file_ending == ".nii"
+    assert "a name that ends in .nii, as most files" in str(result.failures[0]["error"])
 
 
 FLIPPED = AFFINE @ np.array([[-1.0, 0, 0, 7], [0, 1, 0, 0], [0, 0, -1, 5], [0, 0, 0, 1]])  # SHAPE less one
@@ -191,7 +219,7 @@ def test_totalsegmentator(tmp_path: Path, structures: tuple[str, ...], version: 
 def test_quirks_of_totalsegmentator(tmp_path: Path) -> None:
     """Masks missing, unknown, empty or on another grid; direction cosines that SimpleITK refuses; meta.csv."""
     ids = [f"s{number:04d}" for number in range(8)]
-    source = downloads.totalsegmentator(tmp_path / "ts", V2[:6], {case_id: "train" for case_id in ids})
+    source = downloads.totalsegmentator(tmp_path / "ts", V2[:6], dict.fromkeys(ids, "train"))
     (source / "s0001/segmentations/liver.nii.gz").unlink()
     write(source / "s0001/segmentations/left_horn.nii.gz", np.zeros(downloads.SHAPE, np.uint8))
     for path in (source / "s0002/segmentations").iterdir():
@@ -244,7 +272,7 @@ def test_word(tmp_path: Path) -> None:
     source = downloads.word(tmp_path / "word")
     dataset, result = converted("word", source, split="own")
     check_labels(dataset, {f"word_{number:04d}": label_of(number, 16) for number in range(1, 8)})
-    assert [semantic.name for semantic in dataset.classes][-2:] == ["head_of_femur_left", "head_of_femur_right"]
+    assert [semantic.name for semantic in dataset.classes][-2:] == ["Head_of_femur_L", "Head_of_femur_R"]
     assert len(dataset.classes) == 16
     assert quirks_of(result) == {"val-merged": ["word_0006", "word_0007"]}
     assert json.loads((dataset.folder / "splits_final.json").read_text())[0]["val"] == ["word_0006", "word_0007"]
@@ -264,7 +292,10 @@ def test_word_files_without_a_partner(tmp_path: Path) -> None:
     (source / "WORD-V0.1.0/labelsTr/word_0002.nii.gz").unlink()
     (source / "WORD-V0.1.0/imagesVal/word_0006.nii.gz").unlink()
     _, result = converted("word", source)
-    assert [(row["case"], row["step"]) for row in result.failures] == [("word_0002", "convert"), ("word_0006", "convert")]
+    assert [(row["case"], row["step"]) for row in result.failures] == [
+        ("word_0002", "convert"),
+        ("word_0006", "convert"),
+    ]
     assert "labelsTr/word_0002.nii.gz: expected a file in labelsTr, got none" in str(result.failures[0]["error"])
 
 
@@ -276,7 +307,7 @@ def test_feta(tmp_path: Path) -> None:
     check_labels(dataset, {f"sub-{number:03d}_rec-{way}": label_of(number, 7) for number, way in ids.items()})
     assert not list(dataset.folder.rglob("*.nii.gz"))  # nothing is written
     assert dataset.channel_names == ("T2w",)
-    assert [semantic.name for semantic in dataset.classes][0] == "external_cerebrospinal_fluid"
+    assert dataset.classes[0].name == "external_cerebrospinal_fluid"
     assert {name: len(ids) for name, ids in quirks_of(result).items()} == {
         "reconstruction-mial": 3,
         "reconstruction-irtk": 2,
@@ -307,7 +338,7 @@ def test_kits23_cloned_but_not_downloaded(tmp_path: Path) -> None:
     source = downloads.kits23(tmp_path)
     for path in source.rglob("imaging.nii.gz"):
         path.unlink()
-    with pytest.raises(InputError, match="got it in none of 5 case folders; .* run kits23_download_data"):
+    with pytest.raises(InputError, match=r"got it in none of 5 case folders; .* run kits23_download_data"):
         plan_conversion("kits23", source, tmp_path / "Dataset220_KiTS23")
 
 
@@ -316,8 +347,10 @@ def test_msd_with_one_channel(tmp_path: Path) -> None:
     write(source / "imagesTr/._tiny_000.nii.gz", np.zeros(downloads.SHAPE, np.uint8))
     write(source / "imagesTr/tiny_999.nii.gz", np.zeros(downloads.SHAPE, np.uint8))
     (source / "labelsTr/tiny_003.nii.gz").unlink()
+    (source / "imagesTs/tiny_004.nii.gz").unlink()
     plan = plan_conversion("msd", source, tmp_path / "Dataset042_Tiny")
     assert any("1 images in imagesTr that dataset.json does not name" in note for note in plan.notes)
+    assert any("1 test images of dataset.json are not there" in note for note in plan.notes)
     dataset, result = converted("msd", source)
     check_labels(dataset, {f"tiny_{number:03d}": label_of(number, 2) for number in range(3)})
     assert dataset.channel_names == ("CT",)  # as nnU-Net knows it

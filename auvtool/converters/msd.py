@@ -30,17 +30,16 @@ def find_cases(folder: Path) -> SourceDataset:
             found=f"no {', '.join(missing)}",
             cure=cure,
         )
-    found = [_case(where, entry) for entry in raw["training"]]
-    for item in raw.get("test", []):
-        image = where.parent / str(item["image"] if isinstance(item, dict) else item)
-        case_id = image.name.removesuffix(_ENDING)
-        if image.is_file():
-            found.append(SourceCase(case_id, image, part="test"))
+    found = [_case(where, entry) for entry in _entries(where, raw, "training")]
+    test = [_test_image(where, entry) for entry in _entries(where, raw, "test")]
+    found += [SourceCase(image.name.removesuffix(_ENDING), image, part="test") for image in test if image.is_file()]
+    n_lacking = sum(not image.is_file() for image in test)
+    lacking = (f"{n_lacking} test images of dataset.json are not there and are left out",) if n_lacking else ()
     return SourceDataset(
         found=tuple(found),
         labels=_labels(where, raw["labels"]),
         channel_names=_channels(where, raw["modality"]),
-        notes=_notes(where.parent, raw),
+        notes=(*lacking, *_orphans(where.parent, raw)),
     )
 
 
@@ -56,6 +55,17 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise InputError(path, expected="a JSON object", found=type(raw).__name__, cure="get the file anew")
     return raw
+
+
+def _entries(where: Path, raw: dict[str, Any], key: str) -> list[object]:
+    entries = raw.get(key, [])
+    if not isinstance(entries, list):
+        raise InputError(where, expected=f"a list in {key}", found=f"{entries!r:.80}", cure="get it anew")
+    return entries
+
+
+def _test_image(where: Path, entry: object) -> Path:
+    return where.parent / str(entry.get("image") if isinstance(entry, dict) else entry)
 
 
 def _case(where: Path, entry: object) -> SourceCase | CaseProblem:
@@ -102,7 +112,7 @@ def _channels(where: Path, named: object) -> tuple[str, ...]:
     return tuple("CT" if name.lower() == "ct" else name for _, name in pairs)
 
 
-def _notes(folder: Path, raw: dict[str, Any]) -> tuple[str, ...]:
+def _orphans(folder: Path, raw: dict[str, Any]) -> tuple[str, ...]:
     named = {Path(entry["image"]).name for entry in raw["training"]}
     files = {path.name for path in (folder / "imagesTr").glob(f"*{_ENDING}") if not path.name.startswith(".")}
     orphans = sorted(files - named)

@@ -23,8 +23,8 @@ ORGANS = (
     "adrenal",
     "rectum",
     "bladder",
-    "head_of_femur_left",
-    "head_of_femur_right",
+    "Head_of_femur_L",
+    "Head_of_femur_R",
 )
 _PARTS: dict[str, Part] = {"Tr": "train", "Val": "val", "Ts": "test"}
 _FROM_VAL = Quirk("val-merged", "of the folder imagesVal: among the training cases here, as in the paper's 120")

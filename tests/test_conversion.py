@@ -1,0 +1,257 @@
+"""`auvtool convert` as a run: splits, resume, workers, replacing, failures, and what the other commands make of it."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import downloads
+import nibabel
+import numpy as np
+import pytest
+from command_line import auvtool
+from downloads import label_of
+from phantoms import truncate
+
+from auvtool.conversion import ConversionResult, write_converted_dataset
+from auvtool.conversion_plan import ConversionPlan, plan_conversion
+from auvtool.converters.totalsegmentator_classes import V2
+from auvtool.dataset import open_dataset
+from auvtool.errors import ExitCode, InputError, UsageError
+from auvtool.schema import FAILURES, QUIRKS
+from auvtool.tables import read_table
+
+PARTS = {f"s{number:04d}": "test" if number == 5 else "val" if number == 4 else "train" for number in range(6)}
+
+
+def masks_of(folder: Path) -> Path:
+    return downloads.totalsegmentator(folder / "ts", V2[:30], PARTS)
+
+
+def plan_of(source: Path, **options: object) -> ConversionPlan:
+    return plan_conversion("totalsegmentator", source, source.parent / "Dataset117_Tiny", **options)
+
+
+def write(plan: ConversionPlan, **options: object) -> ConversionResult:
+    return write_converted_dataset(plan, options={}, **options)
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """What a data set holds, but for its manifest (the time of day) and the records (where the source lies)."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and ".convert" not in path.parts and not path.name.endswith(".manifest.json")
+    }
+
+
+def test_a_fifth_is_drawn_by_the_seed(tmp_path: Path) -> None:
+    source = downloads.kits23(tmp_path, n_cases=15)
+    target = tmp_path / "Dataset220_Tiny"
+
+    def drawn(**options: object) -> list[str]:
+        plan = plan_conversion("kits23", source, target, **options)
+        return [item.source.case_id for item in plan.cases if item.is_test]
+
+    assert len(drawn()) == 3
+    assert drawn() == drawn(seed=0, split="random") != drawn(seed=1)
+    assert len(drawn(test_share=0.01)) == 1
+    assert drawn(split="none") == drawn(split="own") == []
+    # A case that is put right later changes no other case's part.
+    before = drawn()
+    hidden = next(place for place in (source / "dataset").iterdir() if place.name not in before)
+    (hidden / "imaging.nii.gz").unlink()
+    assert drawn() == before
+    with pytest.raises(UsageError, match="--test-share: expected a number above 0 and below 1, got 1"):
+        drawn(test_share=1.0)
+
+
+def test_workers_write_the_same_bytes(tmp_path: Path) -> None:
+    digests = []
+    for name, jobs in (("first", 1), ("second", 2)):
+        write(plan_of(masks_of(tmp_path / name)), jobs=jobs)
+        digests.append(digest(tmp_path / name / "Dataset117_Tiny"))
+    assert digests[0] == digests[1]
+    assert len([name for name in digests[0] if name.startswith("labels")]) == 6
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_run_goes_on(tmp_path: Path, how: signal.Signals) -> None:
+    whole, killed = masks_of(tmp_path / "whole"), masks_of(tmp_path / "killed")
+    write(plan_of(whole))
+    folder, parts = tmp_path / "killed/Dataset117_Tiny", tmp_path / "killed/.Dataset117_Tiny.parts"
+    last = killed / "s0005/segmentations/spleen.nii.gz"
+    content = last.read_bytes()
+    last.unlink()
+    os.mkfifo(last)  # the run waits here for ever
+    command = [sys.executable, "-m", "auvtool", "convert", "totalsegmentator", str(killed), str(folder), "-q"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 60
+        while len(list(parts.glob(".convert/s*.json"))) < 5:
+            assert time.monotonic() < end
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(how)
+        process.wait(timeout=60)
+    finally:
+        process.kill()
+    last.unlink()
+    last.write_bytes(content)
+    assert not folder.exists()
+    (parts / "labelsTr/half.nii.gz").write_bytes(b"half a file")
+    before = {path: path.stat().st_mtime_ns for path in (parts / "labelsTr").glob("s*.gz")}
+    done = auvtool("convert", "totalsegmentator", killed, folder)
+    assert done.returncode == 0, done.stderr
+    assert "5 training and 1 test cases, 5 of them made before" in done.stderr
+    assert {folder / path.relative_to(parts): when for path, when in before.items()} == {
+        path: path.stat().st_mtime_ns for path in (folder / "labelsTr").iterdir()
+    }
+    assert digest(folder) == digest(tmp_path / "whole/Dataset117_Tiny")
+    assert not parts.exists()
+
+
+def test_what_changed_since_is_made_again(tmp_path: Path) -> None:
+    source = masks_of(tmp_path)
+    write(plan_of(source))
+    mask = source / "s0001/segmentations/spleen.nii.gz"
+    downloads.write(mask, np.ones(downloads.SHAPE, np.uint8), np.diag([1.5, 1.5, 1.5, 1.0]))
+    assert write(plan_of(source, force=True)).n_made_before == 5
+    label = np.asarray(nibabel.load(tmp_path / "Dataset117_Tiny/labelsTr/s0001.nii.gz").dataobj)
+    np.testing.assert_array_equal(label, np.maximum(label_of(1, 30), 1))
+    # Cases that change their part leave nothing behind.
+    result = write(plan_of(source, split="random", link=True, force=True))
+    folder = tmp_path / "Dataset117_Tiny"
+    assert (result.n_training, result.n_test, result.n_made_before) == (4, 1, 0)
+    assert len(list((folder / "imagesTr").iterdir())) == len(list((folder / "labelsTr").iterdir())) == 4
+    assert len(list((folder / "imagesTs").iterdir())) == 1
+    assert not (folder / "splits_final.json").exists()
+    assert len(open_dataset(folder).cases) == 4
+
+
+def test_bad_cases_fail_alone_and_are_put_right(tmp_path: Path) -> None:
+    source, folder = downloads.kits23(tmp_path), tmp_path / "Dataset220_Tiny"
+    image = source / "dataset/case_00001/imaging.nii.gz"
+    content = image.read_bytes()
+    image.write_bytes(b"<html>Not Found</html>")
+    truncate(source / "dataset/case_00003/segmentation.nii.gz", 0.1)
+    (source / "dataset/case_00004/segmentation.nii.gz").unlink()
+    done = auvtool("convert", "kits23", source, folder, "--split", "none")
+    assert done.returncode == ExitCode.SOME_CASES_FAILED
+    assert done.stdout == f"{folder}\n"
+    assert "3 of 5 cases failed" in done.stderr
+    failures = read_table(folder / "failures.csv", FAILURES)
+    assert [(row["case"], row["step"]) for row in failures] == [
+        (f"case_{number:05d}", "convert") for number in (1, 3, 4)
+    ]
+    assert [case.case_id for case in open_dataset(folder).cases] == ["case_00000", "case_00002"]
+    image.write_bytes(content)
+    done = auvtool("convert", "kits23", source, folder, "--split", "none")
+    assert done.returncode == ExitCode.USAGE
+    assert "add --force to replace it (finished cases stay)" in done.stderr
+    done = auvtool("convert", "kits23", source, folder, "--split", "none", "--force")
+    assert "2 of 5 cases failed" in done.stderr
+    assert "3 training and 0 test cases, 2 of them made before" in done.stderr
+
+
+def test_no_data_set_where_every_case_fails(tmp_path: Path) -> None:
+    source = downloads.kits23(tmp_path)
+    for image in source.rglob("imaging.nii.gz"):
+        image.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    done = auvtool("convert", "kits23", source, tmp_path / "Dataset220_Tiny")
+    assert done.returncode == ExitCode.INVALID_INPUT
+    assert "expected a case that can be trained on" in done.stderr
+    assert not (tmp_path / "Dataset220_Tiny").exists()
+
+
+def test_what_stands_there_is_not_replaced(tmp_path: Path) -> None:
+    source = downloads.feta(tmp_path / "feta")
+    other = tmp_path / "Dataset122_Other"
+    other.mkdir()
+    for force in (False, True):
+        with pytest.raises(UsageError, match="got one that convert did not make"):
+            plan_conversion("feta", source, other, force=force)
+    with pytest.raises(UsageError, match="DST: expected a folder DatasetXXX_Name"):
+        plan_conversion("feta", source, tmp_path / "FeTA")
+    with pytest.raises(UsageError, match="DST: expected a number not taken beside it, got 122 of Dataset122_Other"):
+        plan_conversion("feta", source, tmp_path / "Dataset122_FeTA")
+
+
+@pytest.mark.parametrize("name", ["lits", "totalsegmentator", "word", "feta", "kits23", "msd"])
+def test_another_folder_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", tmp_path / "none"):
+        with pytest.raises(InputError, match=r": expected .*, got .*; ") as caught:
+            plan_conversion(name, folder, tmp_path / "Dataset001_X")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    source = downloads.kits23(tmp_path)
+    (source / "dataset/case_00001/imaging.nii.gz").unlink()
+    done = auvtool("convert", "kits23", source, tmp_path / "Dataset220_Tiny", "-n")
+    assert done.returncode == 0
+    assert "3 cases would be for training, 1 for testing (split random, seed 0), 1 not usable" in done.stderr
+    assert "case_00001: " in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"kits23"}
+
+
+def test_quirks_are_said_and_kept(tmp_path: Path) -> None:
+    done = auvtool("convert", "lits", downloads.lits(tmp_path / "lits"), tmp_path / "Dataset003_Tiny")
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("convert: unit-spacing: ")]
+    assert lines == [
+        "convert: unit-spacing: 1 case (lits_028): the header says 1 mm and no rotation: the voxel size of the scan is "
+        "lost; the file stays as it is"
+    ]
+    rows = read_table(tmp_path / "Dataset003_Tiny/quirks.csv", QUIRKS)
+    assert {row["case"] for row in rows if row["quirk"] == "label-header"} == {"lits_053"}
+    manifest = json.loads((tmp_path / "Dataset003_Tiny/dataset.json.manifest.json").read_text())
+    assert manifest["options"]["split"] == "random"
+    assert manifest["counts"] == {"training": 5, "test": 1, "failed": 0}
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_source_and_data_set_can_be_moved_together(tmp_path: Path, link: bool) -> None:
+    source = downloads.lits(tmp_path / "raw/lits")
+    plan = plan_conversion("lits", source, tmp_path / "raw/Dataset003_Tiny", link=link)
+    write(plan)
+    (tmp_path / "raw").rename(tmp_path / "moved")
+    moved = open_dataset(tmp_path / "moved/Dataset003_Tiny")
+    assert len(moved.cases) == 5
+    assert all(path.is_file() for path in (moved.folder / "imagesTs").iterdir())
+    far = plan_conversion("lits", tmp_path / "moved/lits", tmp_path / "Dataset003_Tiny", link=link)
+    write(far)
+    (tmp_path / "elsewhere").mkdir()
+    shutil.move(tmp_path / "Dataset003_Tiny", tmp_path / "elsewhere/Dataset003_Tiny")
+    assert len(open_dataset(tmp_path / "elsewhere/Dataset003_Tiny").cases) == 5
+
+
+def test_the_chain_goes_on_from_it(tmp_path: Path) -> None:
+    """KiTS23 with its regions: features, a training's plan, and its test labels as references."""
+    source, folder = downloads.kits23(tmp_path, n_cases=8), tmp_path / "Dataset220_Tiny"
+    assert auvtool("convert", "kits23", source, folder).returncode == 0
+    done = auvtool("extract", folder, "-o", tmp_path / "F.h5", "--extractor", "identity")
+    assert done.returncode == 0, done.stderr
+    done = auvtool("train", folder, "-o", tmp_path / "RUN", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    done = auvtool("eval", folder / "labelsTs", folder / "labelsTs", "-o", tmp_path / "M.csv")
+    assert done.returncode == 0, done.stderr
+
+
+def test_references_of_a_data_set_that_holds_some_labels_itself(tmp_path: Path) -> None:
+    """Labels of LiTS are the source's but for the one that had to be written."""
+    source, folder = downloads.lits(tmp_path / "lits"), tmp_path / "Dataset003_Tiny"
+    write(plan_conversion("lits", source, folder, split="none"))
+    predictions = tmp_path / "P"
+    predictions.mkdir()
+    for case in open_dataset(folder).cases:
+        shutil.copy(case.label, predictions / f"{case.case_id}.nii")
+    done = auvtool("eval", predictions, folder, "-o", tmp_path / "M.csv")
+    assert done.returncode == 0, done.stderr
+    assert "means over 6 of 6 cases" in done.stderr
