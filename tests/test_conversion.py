@@ -25,6 +25,7 @@ from auvtool.dataset import open_dataset
 from auvtool.errors import ExitCode, InputError, UsageError
 from auvtool.schema import FAILURES, QUIRKS
 from auvtool.tables import read_table
+from auvtool.volume import read_case
 
 PARTS = {f"s{number:04d}": "test" if number == 5 else "val" if number == 4 else "train" for number in range(6)}
 
@@ -255,3 +256,43 @@ def test_references_of_a_data_set_that_holds_some_labels_itself(tmp_path: Path) 
     done = auvtool("eval", predictions, folder, "-o", tmp_path / "M.csv")
     assert done.returncode == 0, done.stderr
     assert "means over 6 of 6 cases" in done.stderr
+
+
+def test_a_real_ct_from_its_masks(tmp_path: Path, real_data: Path) -> None:
+    """A CT of TotalSegmentator's repository, its label map taken apart into masks and put together again."""
+    labels = nibabel.load(real_data / "totalseg_examples/example_seg.nii.gz")
+    values, place = np.asarray(labels.dataobj), tmp_path / "ts/s0000"
+    (place / "segmentations").mkdir(parents=True)
+    shutil.copy(real_data / "totalseg_examples/example_ct_sm.nii.gz", place / "ct.nii.gz")
+    for value, name in enumerate(V2, start=1):
+        mask = nibabel.Nifti1Image((values == value).astype(np.uint8), labels.affine)
+        mask.to_filename(place / f"segmentations/{name}.nii.gz")
+    plan = plan_conversion("totalsegmentator", tmp_path / "ts", tmp_path / "Dataset117_One", split="none")
+    assert write(plan).quirks == ()
+    np.testing.assert_array_equal(
+        np.asarray(nibabel.load(tmp_path / "Dataset117_One/labelsTr/s0000.nii.gz").dataobj), values
+    )
+    done = auvtool("extract", tmp_path / "Dataset117_One", "-o", tmp_path / "F.h5", "--extractor", "identity")
+    assert done.returncode == 0, done.stderr
+
+
+def test_real_scans_of_the_decathlon(tmp_path: Path, real_data: Path) -> None:
+    """Hippocampus as it was before nnU-Net's names: the converted data set reads as nnU-Net's own does."""
+    own = open_dataset(real_data / "hippocampus/Dataset004_Hippocampus")
+    task, training = tmp_path / "Task04_Hippocampus", []
+    for part in ("imagesTr", "labelsTr"):
+        (task / part).mkdir(parents=True)
+    for case in own.cases[:6]:
+        (task / f"imagesTr/{case.case_id}.nii.gz").symlink_to(case.images[0])
+        (task / f"labelsTr/{case.case_id}.nii.gz").symlink_to(case.label)
+        training.append({"image": f"./imagesTr/{case.case_id}.nii.gz", "label": f"./labelsTr/{case.case_id}.nii.gz"})
+    record = {"modality": {"0": "MRI"}, "labels": {"0": "background", "1": "Anterior", "2": "Posterior"}}
+    (task / "dataset.json").write_text(json.dumps({**record, "training": training, "test": []}))
+    result = write(plan_conversion("msd", task, tmp_path / "Dataset004_Hippocampus"))
+    assert (result.quirks, result.failures) == ((), ())
+    dataset = open_dataset(tmp_path / "Dataset004_Hippocampus")
+    for case, ours in zip(own.cases[:6], dataset.cases, strict=True):
+        there, here = read_case(case, own), read_case(ours, dataset)
+        np.testing.assert_array_equal(there.image, here.image)
+        np.testing.assert_array_equal(there.label, here.label)
+        assert there.geometry == here.geometry

@@ -183,11 +183,11 @@ def _label_voxels(path: Path, known: frozenset[int]) -> np.ndarray:
 def _merge_masks(case: SourceCase, image: FileGrid) -> tuple[np.ndarray, tuple[Quirk, ...]]:
     """One label map of the masks of a case; the image is read too, since some were published corrupt."""
     read_volume_file(case.image)
-    label = np.zeros(image.shape, dtype=np.uint8)
+    label = np.zeros(image.shape, dtype=np.uint8, order="F")  # the order of the files: masks are laid on in one sweep
     n_overlapping, off_grid = 0, []
     for value, path in case.masks:
         volume = read_volume_file(path)
-        mask = whole_numbers(volume)[0] > 0
+        mask = volume.voxels[0] if volume.voxels.dtype.kind in "iub" else whole_numbers(volume)[0]
         if mask.shape != image.shape:
             raise InputError(
                 path,
@@ -197,8 +197,10 @@ def _merge_masks(case: SourceCase, image: FileGrid) -> tuple[np.ndarray, tuple[Q
             )
         if not np.allclose(volume.affine, image.affine, rtol=1e-4, atol=1e-2):
             off_grid.append(path.name)
-        n_overlapping += int(np.count_nonzero(label[mask]))
-        label[mask] = value
+        inside = np.flatnonzero(mask.ravel(order="F") > 0)
+        voxels = label.reshape(-1, order="F")  # a view
+        n_overlapping += int(np.count_nonzero(voxels[inside]))
+        voxels[inside] = value
     found = (
         ("masks-overlap", _OVERLAP, f"{n_overlapping} voxels" if n_overlapping else ""),
         ("masks-off-grid", _MASK_GRID, " ".join(off_grid)),
