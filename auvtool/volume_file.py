@@ -46,12 +46,16 @@ class FileVolume:
 
 @dataclass(frozen=True)
 class FileGrid:
-    """Where the voxels of a file lie, as its header says: (i, j, k), channels, affine as in `FileVolume`."""
+    """Where the voxels of a file lie, as its header says: (i, j, k), channels, affine as in `FileVolume`.
+
+    `zooms_mm` is the voxel size that stands in the header beside the affine, where some readers take it from.
+    """
 
     path: Path
     shape: tuple[int, int, int]
     n_channels: int
     affine: np.ndarray
+    zooms_mm: tuple[float, ...]
 
 
 def spacing_of(affine: np.ndarray) -> np.ndarray:
@@ -102,8 +106,9 @@ def read_nifti_grid(path: Path) -> FileGrid:
         if path.suffix.lower() == ".nii" and path.stat().st_size < offset + n_bytes:
             raise ValueError(f"{path.stat().st_size} bytes instead of {offset + n_bytes}")
         affine = _nifti_affine(image)
+        zooms = tuple(float(length) * _millimetres(image) for length in image.header.get_zooms()[:3])
     _check_affine(affine, path)
-    return FileGrid(path, (shape[0], shape[1], shape[2]), shape[3] if len(shape) == 4 else 1, affine)
+    return FileGrid(path, (shape[0], shape[1], shape[2]), shape[3] if len(shape) == 4 else 1, affine, zooms)
 
 
 @contextmanager
@@ -160,8 +165,13 @@ def _load_nifti(path: Path) -> Any:
 
 def _nifti_affine(image: Any) -> np.ndarray:
     affine = np.array(image.affine, dtype=np.float64)
-    affine[:3] *= {"meter": 1000.0, "micron": 0.001}.get(image.header.get_xyzt_units()[0], 1.0)
+    affine[:3] *= _millimetres(image)
     return affine
+
+
+def _millimetres(image: Any) -> float:
+    """What the unit of a NIfTI header is in mm."""
+    return {"meter": 1000.0, "micron": 0.001}.get(image.header.get_xyzt_units()[0], 1.0)
 
 
 def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ from auvtool.conversion_plan import ConversionPlan, plan_conversion
 from auvtool.converters.totalsegmentator_classes import V2
 from auvtool.dataset import open_dataset
 from auvtool.errors import ExitCode, InputError, UsageError
+from auvtool.inspection import describe_file
 from auvtool.schema import FAILURES, QUIRKS
 from auvtool.tables import read_table
 from auvtool.volume import read_case
@@ -192,6 +193,12 @@ def test_another_folder_is_refused_in_one_line(tmp_path: Path, name: str) -> Non
         assert "\n" not in str(caught.value)
 
 
+def test_a_folder_of_several_data_sets_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(downloads.msd(tmp_path / "MSD"), tmp_path / "MSD/Task05_Tiny")
+    with pytest.raises(InputError, match=r"got 2 \(Task04_Tiny, Task05_Tiny\); name the folder of one of them"):
+        plan_conversion("msd", tmp_path / "MSD", tmp_path / "Dataset004_Tiny")
+
+
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     source = downloads.kits23(tmp_path)
     (source / "dataset/case_00001/imaging.nii.gz").unlink()
@@ -212,6 +219,7 @@ def test_quirks_are_said_and_kept(tmp_path: Path) -> None:
     ]
     rows = read_table(tmp_path / "Dataset003_Tiny/quirks.csv", QUIRKS)
     assert {row["case"] for row in rows if row["quirk"] == "label-header"} == {"lits_053"}
+    assert describe_file(tmp_path / "Dataset003_Tiny/quirks.csv")["what"] == "quirks (auvtool.quirks version 1)"
     manifest = json.loads((tmp_path / "Dataset003_Tiny/dataset.json.manifest.json").read_text())
     assert manifest["options"]["split"] == "random"
     assert manifest["counts"] == {"training": 5, "test": 1, "failed": 0}

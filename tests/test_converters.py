@@ -170,6 +170,7 @@ FLIPPED = AFFINE @ np.array([[-1.0, 0, 0, 7], [0, 1, 0, 0], [0, 0, -1, 5], [0, 0
         (AFFINE, FLIPPED, True, "label-axes"),  # one place in space, other axes
         (AFFINE, AFFINE @ np.diag([-1.0, 1, 1, 1]), False, "headers-differ"),  # other axes, and another place
         (AFFINE, AFFINE @ np.diag([1.0, 1, 0.5, 1]), False, "headers-differ"),
+        (AFFINE, AFFINE * np.array([1.00002, 1, 1, 1]), False, "headers-differ"),  # which nnU-Net refuses
     ],
 )
 def test_image_and_label_come_to_lie_on_one_grid(
@@ -190,6 +191,22 @@ def test_image_and_label_come_to_lie_on_one_grid(
     assert seen[0].GetDirection() == pytest.approx(seen[1].GetDirection(), abs=1e-6)
     found = {name for name, ids in quirks_of(result).items() if "lits_000" in ids and not name.startswith("orient")}
     assert found == ({quirk} if quirk else set())
+
+
+def test_voxel_sizes_beside_one_affine_that_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """nnU-Net's nibabel readers take them for the spacing, and refuse the case."""
+    source = downloads.kits23(tmp_path, n_cases=2)
+    path = source / "dataset/case_00000/segmentation.nii.gz"
+    image = nibabel.load(path)
+    changed = nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header)
+    changed.header["pixdim"][1:4] = 1.0
+    changed.to_filename(path)
+    assert nibabel.load(path).header.get_zooms() == (1.0, 1.0, 1.0)
+    dataset, result = converted("kits23", source, split="none")
+    assert quirks_of(result)["headers-differ"] == ["case_00000"]
+    verify(dataset, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize(("structures", "version"), [(V1, 1), (V2, 2)])

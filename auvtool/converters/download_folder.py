@@ -3,16 +3,27 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from auvtool.errors import InputError
+
 _DEPTH = 2
 
 
 def folder_with(folder: Path, is_it: Callable[[Path], bool]) -> Path | None:
-    """`folder`, or the first folder up to two levels below it, of which `is_it` is true."""
+    """`folder`, or the folder up to two levels below it, of which `is_it` is true; None where there is none.
+
+    Raises:
+        InputError: there are several.
+    """
     level = [folder]
     for _ in range(_DEPTH + 1):
-        for place in level:
-            if is_it(place):
-                return place
+        found = [place for place in level if is_it(place)]
+        if len(found) > 1:
+            several = f"{len(found)} ({found[0].name}, {found[1].name}{', ...' if len(found) > 2 else ''})"
+            raise InputError(
+                folder, expected="one data set in it", found=several, cure="name the folder of one of them"
+            )
+        if found:
+            return found[0]
         level = [
             entry
             for place in level

@@ -9,11 +9,12 @@ import numpy as np
 from auvtool.converters import Quirk
 from auvtool.converters.header_quirks import axes_of, is_unit
 from auvtool.errors import InputError
-from auvtool.volume_file import FileGrid
+from auvtool.volume_file import FileGrid, spacing_of
 
 Rewrite: TypeAlias = Literal["nothing", "label", "label-axes", "image"]
 
 _TOLERANCE_MM = 1e-3
+_DIFFER = "the label's header is not the image's: the label is written with the image's, voxel on voxel; look at both"
 _orientations: Any = nibabel.orientations  # no type information
 
 
@@ -49,7 +50,9 @@ def settle(image: FileGrid, label: FileGrid) -> Settlement:
             cure="save it as a label map",
         )
     if image.shape == label.shape and _agree(image.affine, label.affine):
-        return Settlement("nothing")
+        if np.allclose(image.zooms_mm, label.zooms_mm):
+            return Settlement("nothing")
+        return Settlement("label", Quirk("headers-differ", _DIFFER, "voxel sizes beside the affine"))
     turned_shape, turned_affine = _on_axes_of(image, label)
     if turned_shape == image.shape and _agree(image.affine, turned_affine):
         text = "image and label lie on other axes in one place: the label is written on the image's axes"
@@ -67,8 +70,7 @@ def settle(image: FileGrid, label: FileGrid) -> Settlement:
     if is_unit(image) and not is_unit(label):
         text = "the image's header says nothing (1 mm, no rotation): the image is written with the label's header"
         return Settlement("image", Quirk("image-header", text))
-    text = "the label's header is not the image's: the label is written with the image's, voxel on voxel; look at both"
-    return Settlement("label", Quirk("headers-differ", text, _axes(image, label)))
+    return Settlement("label", Quirk("headers-differ", _DIFFER, _axes(image, label)))
 
 
 def to_axes_of(image: FileGrid, label: FileGrid, voxels: np.ndarray) -> np.ndarray:
@@ -90,9 +92,10 @@ def _on_axes_of(image: FileGrid, label: FileGrid) -> tuple[tuple[int, ...], np.n
 
 
 def _agree(first: np.ndarray, second: np.ndarray) -> bool:
-    """Closer than what nnU-Net calls another spacing, and within a micrometre of origin."""
+    """One spacing by nnU-Net's tolerance, one direction, and the same origin within a micrometre."""
     return bool(
-        np.allclose(first[:3, :3], second[:3, :3], rtol=1e-5, atol=1e-5)
+        np.allclose(spacing_of(first), spacing_of(second))
+        and np.allclose(first[:3, :3], second[:3, :3], rtol=1e-5, atol=1e-4)
         and np.allclose(first[:3, 3], second[:3, 3], rtol=1e-5, atol=_TOLERANCE_MM)
     )
 
