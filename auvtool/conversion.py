@@ -1,6 +1,7 @@
 """A public data set as downloaded made into an nnU-Net raw data set: planned, written, resumed."""
 
 import json
+import shutil
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -102,6 +103,8 @@ def write_converted_dataset(
     made = {outcome.case_id: outcome.made for outcome in outcomes if outcome.made is not None}
     result = _result(plan, outcomes, made, n_made_before=len(finished))
     if not result.n_training:
+        if not made:
+            shutil.rmtree(parts, ignore_errors=True)
         raise InputError(
             plan.source_folder,
             expected="a case that can be trained on",

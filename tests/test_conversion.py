@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import downloads
 import nibabel
@@ -18,11 +20,14 @@ from command_line import auvtool
 from downloads import label_of
 from phantoms import truncate
 
+from auvtool import conversion
 from auvtool.conversion import ConversionResult, write_converted_dataset
 from auvtool.conversion_plan import ConversionPlan, plan_conversion
+from auvtool.converters import SourceCase
+from auvtool.converters.case_files import CaseFiles
 from auvtool.converters.totalsegmentator_classes import V2
 from auvtool.dataset import open_dataset
-from auvtool.errors import ExitCode, InputError, UsageError
+from auvtool.errors import ExitCode, InputError, OutputError, UsageError
 from auvtool.inspection import describe_file
 from auvtool.schema import FAILURES, QUIRKS
 from auvtool.tables import read_table
@@ -168,7 +173,32 @@ def test_no_data_set_where_every_case_fails(tmp_path: Path) -> None:
     done = auvtool("convert", "kits23", source, tmp_path / "Dataset220_Tiny")
     assert done.returncode == ExitCode.INVALID_INPUT
     assert "expected a case that can be trained on" in done.stderr
-    assert not (tmp_path / "Dataset220_Tiny").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["kits23"]
+
+
+def test_a_full_disk_ends_the_run_and_anything_else_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, source = conversion.make_case_files, downloads.kits23(tmp_path)
+    plan = plan_conversion("kits23", source, tmp_path / "Dataset220_Tiny", split="none")
+
+    def broken(error: Exception) -> Callable[..., CaseFiles]:
+        def make(case: SourceCase, **options: Any) -> CaseFiles:
+            if case.case_id == "case_00002":
+                raise error
+            return made(case, **options)
+
+        return make
+
+    monkeypatch.setattr(conversion, "make_case_files", broken(OutputError("DST: the disk is full")))
+    with pytest.raises(OutputError, match="disk is full"):
+        write(plan)
+    assert not plan.folder.exists()
+    monkeypatch.setattr(conversion, "make_case_files", broken(MemoryError("Unable to allocate 9 TiB")))
+    result = write(plan)
+    assert (result.n_training, result.n_made_before) == (4, 2)
+    assert [row["case"] for row in result.failures] == ["case_00002"]
+    assert "MemoryError: Unable to allocate 9 TiB" in str(result.failures[0]["error"])
 
 
 def test_what_stands_there_is_not_replaced(tmp_path: Path) -> None:
