@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,6 +66,17 @@ def write_text(path: Path, text: str, *, force: bool) -> None:
     """Write `text` (UTF-8, newline as it stands) atomically; see `atomic_path` for the errors."""
     with atomic_path(path, force=force) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
+
+
+def put_folder_in_place(temporary: Path, folder: Path) -> None:
+    """Rename the folder `temporary` to `folder` beside it; what is there goes only once the new one stands there."""
+    if not folder.exists():
+        temporary.replace(folder)
+        return
+    old = temporary.with_name(temporary.name + "-old")
+    folder.replace(old)
+    temporary.replace(folder)
+    shutil.rmtree(old)
 
 
 @contextmanager

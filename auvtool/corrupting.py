@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from auvtool.atomic import as_output_error, write_text
+from auvtool.atomic import as_output_error, put_folder_in_place, write_text
 from auvtool.corruption.cases import Level
 from auvtool.corruption.kinds import KINDS
 from auvtool.dataset import Case, CaseProblem, Dataset, Fault, require_labels
@@ -191,7 +191,7 @@ def write_corrupt_dataset(
             )
         with as_output_error(plan.folder):
             _write_tables(plan, temporary, result, {outcome.case_id: outcome.entry for outcome in spoilt}, options)
-            _put_in_place(temporary, plan.folder.absolute())
+            put_folder_in_place(temporary, plan.folder.absolute())
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return result
@@ -359,17 +359,6 @@ def _write_tables(
             "failed": len(result.failures),
         },
     )
-
-
-def _put_in_place(temporary: Path, folder: Path) -> None:
-    """`temporary` renamed to `folder`; a data set that is there goes only once the new one stands beside it."""
-    if not folder.exists():
-        temporary.replace(folder)
-        return
-    old = temporary.with_name(temporary.name + "-old")
-    folder.replace(old)
-    temporary.replace(folder)
-    shutil.rmtree(old)
 
 
 def _not_spoilt(case_id: str, found: str) -> InputError:

@@ -296,9 +296,9 @@ def _references(labels: Path, ending: str, predicted: set[str]) -> dict[str, Pat
     if not (labels / "dataset.json").is_file():
         return _label_files(labels, ending)
     test = _label_files(labels / "labelsTs", ending) if (labels / "labelsTs").is_dir() else {}
-    if (labels / "labelsTr").is_dir():
+    if (labels / "labelsTr").is_dir() and "dataset" not in read_dataset_json(labels):
         training = _label_files(labels / "labelsTr", ending)
-    else:  # a data set by reference
+    else:  # a data set by reference, of which labelsTr holds some at most
         training = {case.case_id: case.label for case in open_dataset(labels).cases if case.label is not None}
     return test if len(test.keys() & predicted) > len(training.keys() & predicted) else training
 

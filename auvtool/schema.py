@@ -192,6 +192,17 @@ FAILURES = TableSchema(
     (_CASE, Column("step", "str", "where it failed"), Column("error", "str", "what was wrong, on one line")),
 )
 
+QUIRKS = TableSchema(
+    "auvtool.quirks",
+    1,
+    (
+        _CASE,
+        Column("quirk", "str", "its name"),
+        Column("text", "str", "what it is, and what convert did about it"),
+        Column("detail", "str", "what is of this case alone", nullable=True),
+    ),
+)
+
 FEATURES_NAME = "auvtool.features"
 FEATURES_VERSION = 3
 

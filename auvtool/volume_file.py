@@ -44,6 +44,20 @@ class FileVolume:
     affine: np.ndarray
 
 
+@dataclass(frozen=True)
+class FileGrid:
+    """Where the voxels of a file lie, as its header says: (i, j, k), channels, affine as in `FileVolume`.
+
+    `zooms_mm` is the voxel size that stands in the header beside the affine, where some readers take it from.
+    """
+
+    path: Path
+    shape: tuple[int, int, int]
+    n_channels: int
+    affine: np.ndarray
+    zooms_mm: tuple[float, ...]
+
+
 def spacing_of(affine: np.ndarray) -> np.ndarray:
     """Voxel size in mm along each index of an affine."""
     return np.asarray(np.sqrt((affine[:3, :3] ** 2).sum(axis=0)))
@@ -62,16 +76,8 @@ def read_volume_file(path: Path) -> FileVolume:
         raise InputError(
             path, expected=f"a volume ({', '.join(FILE_ENDINGS)})", found="another file", cure="convert the file"
         )
-    try:
+    with _as_input_error(path):
         voxels, affine = readers.get(ending, _read_itk)(path)
-    # Every library has errors of its own: SimpleITK raises RuntimeError, gzip EOFError and zlib.error, ....
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, zlib.error, ImageFileError) as error:
-        raise InputError(
-            path,
-            expected="a whole, readable volume",
-            found=f"'{_short(error)}'",
-            cure="get the file anew, or leave the case out",
-        ) from error
     if voxels.dtype.kind not in "iufb" or 0 in voxels.shape:
         raise InputError(
             path,
@@ -79,6 +85,47 @@ def read_volume_file(path: Path) -> FileVolume:
             found=f"{voxels.dtype} of shape {voxels.shape}",
             cure="convert the file",
         )
+    _check_affine(affine, path)
+    return FileVolume(path, voxels, np.asarray(affine, dtype=np.float64))
+
+
+def read_nifti_grid(path: Path) -> FileGrid:
+    """What the header of a 3D or 4D NIfTI file says; its voxels are not read.
+
+    Raises:
+        InputError: it is missing or no such file, has no usable geometry, or (.nii) is shorter than its header says.
+    """
+    with _as_input_error(path):
+        image = _load_nifti(path)
+        offset, n_bytes = image.dataobj.offset, image.dataobj.dtype.itemsize * int(np.prod(image.shape))
+        shape = list(image.shape)
+        while len(shape) > 3 and shape[-1] == 1:
+            shape.pop()
+        if len(shape) not in {3, 4}:
+            raise ValueError(f"{len(shape)} dimensions")
+        if path.suffix.lower() == ".nii" and path.stat().st_size < offset + n_bytes:
+            raise ValueError(f"{path.stat().st_size} bytes instead of {offset + n_bytes}")
+        affine = _nifti_affine(image)
+        zooms = tuple(float(length) * _millimetres(image) for length in image.header.get_zooms()[:3])
+    _check_affine(affine, path)
+    return FileGrid(path, (shape[0], shape[1], shape[2]), shape[3] if len(shape) == 4 else 1, affine, zooms)
+
+
+@contextmanager
+def _as_input_error(path: Path) -> Iterator[None]:
+    """The errors of reading a file; every library has its own: SimpleITK RuntimeError, gzip EOFError and zlib.error."""
+    try:
+        yield
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, zlib.error, ImageFileError) as error:
+        raise InputError(
+            path,
+            expected="a whole, readable volume",
+            found=f"'{_short(error)}'",
+            cure="get the file anew, or leave the case out",
+        ) from error
+
+
+def _check_affine(affine: np.ndarray, path: Path) -> None:
     linear = affine[:3, :3]
     if not np.isfinite(affine).all() or abs(np.linalg.det(linear)) < _SMALLEST_VOXEL_MM3:
         raise InputError(
@@ -87,7 +134,6 @@ def read_volume_file(path: Path) -> FileVolume:
             found=str(np.round(linear, 4).tolist()),
             cure="correct the header (sform and qform of a NIfTI file)",
         )
-    return FileVolume(path, voxels, np.asarray(affine, dtype=np.float64))
 
 
 def _short(error: BaseException) -> str:
@@ -97,14 +143,11 @@ def _short(error: BaseException) -> str:
 
 
 def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    # nibabel tells of header fields that it repairs (a pixdim of 0) on a logger that writes on stderr.
-    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
-    image = _nibabel.load(path)
+    image = _load_nifti(path)
     voxels = np.asanyarray(image.dataobj)
     while voxels.ndim > 3 and voxels.shape[-1] == 1:
         voxels = voxels[..., 0]
-    affine = np.array(image.affine, dtype=np.float64)
-    affine[:3] *= {"meter": 1000.0, "micron": 0.001}.get(image.header.get_xyzt_units()[0], 1.0)
+    affine = _nifti_affine(image)
     if voxels.ndim == 2:
         return voxels[None, :, :, None], _as_2d(affine)
     if voxels.ndim == 4:
@@ -112,6 +155,23 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if voxels.ndim != 3:
         raise ValueError(f"{voxels.ndim} dimensions")
     return voxels[None], affine
+
+
+def _load_nifti(path: Path) -> Any:
+    # nibabel tells of header fields that it repairs (a pixdim of 0) on a logger that writes on stderr.
+    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
+    return _nibabel.load(path)
+
+
+def _nifti_affine(image: Any) -> np.ndarray:
+    affine = np.array(image.affine, dtype=np.float64)
+    affine[:3] *= _millimetres(image)
+    return affine
+
+
+def _millimetres(image: Any) -> float:
+    """What the unit of a NIfTI header is in mm."""
+    return {"meter": 1000.0, "micron": 0.001}.get(image.header.get_xyzt_units()[0], 1.0)
 
 
 def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
