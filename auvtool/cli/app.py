@@ -30,6 +30,7 @@ COMMANDS = (
     "correlate",
     "corrupt",
     "calibrate",
+    "report",
     "merge",
     "info",
     "completion",
