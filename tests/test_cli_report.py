@@ -48,7 +48,7 @@ def test_a_bad_case_is_a_row_of_the_failures_and_exit_4(scores, tmp_path):
     out = tmp_path / "R.html"
     done = auvtool("report", scores, "--dataset", dataset, "--top", 1, "-o", out)
     assert done.returncode == ExitCode.SOME_CASES_FAILED
-    assert "the slices of 1 cases could not be shown; the page says so" in done.stderr
+    assert "the slices of 1 case could not be shown; the page says so" in done.stderr
     assert "No slices: " in out.read_text()
     (row,) = csv.DictReader((tmp_path / "R.html.failures.csv").read_text().splitlines())
     assert (row["case"], row["step"]) == ("case_09", "report")

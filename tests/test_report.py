@@ -199,6 +199,9 @@ def test_tables_of_other_cases_are_refused(scores, tmp_path):
     features = write_features(tmp_path / "F.h5", [case_features("other", random_maps(0))])
     with pytest.raises(InputError, match=r"F\.h5: expected features of the scored cases, got none of them"):
         page_of(scores, features=features)
+    dataset = write_raw_dataset(tmp_path / "Dataset002_Others", n_cases=1, prefix="other_")
+    with pytest.raises(InputError, match="Dataset002_Others: expected images of the scored cases, got none of them"):
+        page_of(scores, dataset=dataset)
     two = write_scores(tmp_path / "T.csv", [*score_rows(3), score_row("z", 0.5) | {"method": "another"}])
     with pytest.raises(InputError, match="expected scores of one run"):
         page_of(two)

@@ -122,7 +122,7 @@ def test_the_map_of_the_slice_stands_beside_it(dataset, tmp_path):
 
 
 def test_a_case_of_another_data_set_is_refused(dataset):
-    with pytest.raises(InputError, match=r"case_77: expected a case of .*Dataset001_One, got none of that id"):
+    with pytest.raises(InputError, match="Dataset001_One: expected the scored case case_77, got none of that id"):
         pictures(dataset, scored("case_77"))
     with pytest.raises(InputError, match="expected the image channel 3"):
         case_pictures(scored(), Sources(open_dataset(dataset), None, 3), limit=1)

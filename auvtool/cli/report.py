@@ -9,6 +9,7 @@ from auvtool import console
 from auvtool.atomic import is_stream, refuse_existing, write_text
 from auvtool.cli.options import Force, Output
 from auvtool.errors import CasesFailed, UsageError
+from auvtool.report.page import counted
 from auvtool.schema import FAILURES, Row
 from auvtool.tables import STANDARD_STREAM, write_table
 
@@ -122,7 +123,7 @@ def _report_failures(made: "Report", output: Path) -> None:
         return
     rows: list[Row] = [{"case": case_id, "step": "report", "error": error} for case_id, error in made.failures]
     for row in rows:
-        console.error(f"{row['case']}: {row['error']}")
+        console.error(str(row["error"]))
     if beside is not None:
         write_table(rows, FAILURES, beside, force=True)
-    raise CasesFailed(f"the slices of {len(rows)} cases could not be shown; the page says so")
+    raise CasesFailed(f"the slices of {counted(len(rows), 'case')} could not be shown; the page says so")

@@ -100,12 +100,15 @@ def report(
     with ExitStack() as stack:
         file = None if inputs.features is None else stack.enter_context(FeatureFile(inputs.features))
         features = [] if file is None else read_cases(file)
-        _check_same_cases(cases, features, inputs.features)
+        if inputs.features is not None:
+            _check_same_cases(cases, [one.case_id for one in features], inputs.features, "features")
         figures: list[CaseFigure] = []
         failures: list[tuple[str, str]] = []
         if inputs.dataset is not None and with_pictures:
             shown = shown_cases(cases, top, case_id)
-            sources = Sources(open_dataset(inputs.dataset), file, _channel(file), SIDES[len(shown) > MANY])
+            dataset = open_dataset(inputs.dataset)
+            _check_same_cases(cases, [one.case_id for one in dataset.cases], inputs.dataset, "images")
+            sources = Sources(dataset, file, _channel(file), SIDES[len(shown) > MANY])
             for case, end in shown:
                 figures.append(_figure(case, end, sources, failures))
                 on_case(case.case_id)
@@ -176,11 +179,10 @@ def _figure(case: ScoredCase, end: End, sources: Sources, failures: list[tuple[s
         return CaseFigure(case, end, note=f"No slices: {error}")
 
 
-def _check_same_cases(cases: Sequence[ScoredCase], features: Sequence[CaseFeatures], path: Path | None) -> None:
-    known = {one.case_id for one in features}
-    if path is not None and not any(case.case_id in known for case in cases):
+def _check_same_cases(cases: Sequence[ScoredCase], ids: Sequence[str], path: Path, what: str) -> None:
+    if {case.case_id for case in cases}.isdisjoint(ids):
         raise InputError(
-            path, expected="features of the scored cases", found="none of them", cure="name the file that was scored"
+            path, expected=f"{what} of the scored cases", found="none of them", cure="name what was scored"
         )
 
 

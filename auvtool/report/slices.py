@@ -62,10 +62,10 @@ def case_pictures(case: ScoredCase, sources: Sources, *, limit: int, certain: bo
     entry = next((one for one in sources.dataset.cases if one.case_id == case.case_id), None)
     if entry is None:
         raise InputError(
-            case.case_id,
-            expected=f"a case of {sources.dataset.folder}",
-            found="none of that id",
-            cure="name the data set that was scored",
+            sources.dataset.folder,
+            expected=f"the scored case {case.case_id}",
+            found="none of that id that can be used",
+            cure="check its files, or name the data set that was scored",
         )
     volume = read_case(entry, sources.dataset)
     if sources.channel >= len(volume.image):
