@@ -2,6 +2,10 @@
 
 import csv
 import json
+import os
+import pty
+import subprocess
+import sys
 
 import pytest
 from command_line import auvtool
@@ -40,6 +44,25 @@ def test_pipes_and_formats(scores, tmp_path):
     assert auvtool("report", scores, "-o", tmp_path / "R.md").returncode == 0
     assert (tmp_path / "R.md").read_text().startswith("# S.csv\n")
     assert auvtool("report", scores).stdout.startswith("<!DOCTYPE html>")
+
+
+def test_a_terminal_gets_markdown(scores):
+    master, slave = pty.openpty()
+    with subprocess.Popen([sys.executable, "-m", "auvtool", "report", scores, "-q"], stdout=slave) as process:
+        os.close(slave)
+        first = os.read(master, 64)
+        while first and _read(master):
+            pass
+    os.close(master)
+    assert process.returncode == 0
+    assert first.startswith(b"# S.csv")
+
+
+def _read(terminal):
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # how Linux says that the other side has closed
+        return b""
 
 
 def test_a_bad_case_is_a_row_of_the_failures_and_exit_4(scores, tmp_path):

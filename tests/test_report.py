@@ -155,6 +155,9 @@ def test_the_page_of_one_case(scores, tmp_path):
     z = [abs(float(row[-1])) for row in page.evidence.rows]
     assert z == sorted(z, reverse=True)
     assert min(z) >= 2.0
+    few = write_features(tmp_path / "few.h5", [case_features("case_00", random_maps(0))])
+    assert page_of(scores, case_id="case_09", features=few).evidence is None
+    assert "the features do not hold it" in page_of(scores, case_id="case_09", features=few).notes[-1]
     with pytest.raises(UsageError, match=r"--case: expected a case of .*S.csv, got nobody"):
         page_of(scores, case_id="nobody")
 

@@ -53,7 +53,10 @@ def report(
     ] = None,
     report_format: Annotated[
         Literal["html", "md"] | None,
-        typer.Option("--format", help="html, or md for a pull request; by default the output's ending, else html."),
+        typer.Option(
+            "--format",
+            help="html, or md for a pull request; by default the output's ending, md on a terminal, else html.",
+        ),
     ] = None,
     force: Force = False,
 ) -> None:
@@ -70,7 +73,8 @@ def report(
       auvtool report S.csv --case hippocampus_156 --features F.h5 --dataset Dataset004_Hippocampus -o one.html
       auvtool report S.csv --format md >> summary.md
     """
-    kind: _Kind = report_format or ("md" if output.suffix.lower() == ".md" else "html")
+    readable = output.suffix.lower() == ".md" or console.wants_reading(output, report_format)
+    kind: _Kind = report_format or ("md" if readable else "html")
     if output != STANDARD_STREAM:
         refuse_existing(output, force=force)
         _check_inputs_stay(output, [path for path in (scores, features, keep, metrics) if path is not None])
@@ -82,8 +86,11 @@ def report(
 
     inputs = Inputs(scores, features, dataset, keep, metrics, training)
     with_pictures = kind == "html"
-    with console.progress("report", 1 if case is not None else 2 * top) as progress:
-        made = make_report(inputs, top=top, case_id=case, with_pictures=with_pictures, on_case=progress.advance)
+    if with_pictures and dataset is not None:
+        with console.progress("report", 1 if case is not None else 2 * top) as progress:
+            made = make_report(inputs, top=top, case_id=case, on_case=progress.advance)
+    else:
+        made = make_report(inputs, top=top, case_id=case, with_pictures=with_pictures)
     text = render_html(made.page) if kind == "html" else render_markdown(made.page, n_cases=top)
     if output == STANDARD_STREAM:
         print(text, end="")

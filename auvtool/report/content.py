@@ -8,12 +8,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from auvtool import __version__
 from auvtool.dataset import open_dataset
 from auvtool.errors import InputError, UsageError
-from auvtool.evidence import evidence_of
 from auvtool.feature_store import CaseFeatures, FeatureFile, FeatureHeader
 from auvtool.keep_list import read_keep_list
 from auvtool.manifest import recorded
@@ -22,7 +19,8 @@ from auvtool.quantifiers import CALIBRATED, QUANTIFIERS
 from auvtool.report.energies import curve_options, energy_panels, said_of
 from auvtool.report.filter_tables import filter_tables
 from auvtool.report.metric_tables import metric_tables
-from auvtool.report.page import NONE, CaseFigure, ClassScore, End, Page, ScoredCase, Table, counted, number, table
+from auvtool.report.one_case import classes_of, evidence_table, metrics_of
+from auvtool.report.page import CaseFigure, End, Page, ScoredCase, Table, counted
 from auvtool.report.scored_cases import (
     check_scores,
     class_names,
@@ -36,9 +34,6 @@ from auvtool.report.slices import MANY, N_PICTURES, N_PICTURES_OF_ONE, SIDES, So
 from auvtool.report.training_curves import read_trainings
 from auvtool.schema import METRICS, SCORES, Row
 from auvtool.tables import STANDARD_STREAM, read_table
-
-_N_EVIDENCE = 20
-_LEAST_EVIDENCE = 2.0  # of a z
 
 
 @dataclass(frozen=True)
@@ -121,18 +116,25 @@ def report(
         title=_title(inputs, header, case_id),
         facts=_facts(inputs, rows, cases, header, case_id),
         meaning=meaning(quantifier, str(rows[0]["axis"])),
-        notes=_notes(inputs, figures, energies_there=bool(energies), with_pictures=with_pictures, case_id=case_id),
+        notes=_notes(
+            inputs,
+            figures,
+            energies_there=bool(energies),
+            with_pictures=with_pictures,
+            case_id=case_id,
+            case_has_features=any(one.case_id == case_id for one in features),
+        ),
         cases=tuple(own),
         n_cases=len(cases),
         has_keep_list=inputs.keep is not None,
         figures=tuple(figures),
         chosen=case_id,
-        evidence=_evidence(features, case_id) if case_id is not None and features else None,
-        classes=class_table(cases) if case_id is None else _classes_of_one(own[0], cases),
+        evidence=evidence_table(features, case_id) if case_id is not None and features else None,
+        classes=class_table(cases) if case_id is None else classes_of(own[0], cases),
         distributions=distributions(cases, case_id),
         sizes=size_plots(cases, case_id),
         energies=energies,
-        energies_note=said_of(options),
+        energies_note=said_of(options) + _left_out(len(energies), features),
         filters=filter_tables(rows, case_id),
         metrics=_metrics(inputs, cases, case_id),
         trainings=() if inputs.training is None else read_trainings(inputs.training),
@@ -238,8 +240,19 @@ def _some(names: Sequence[str], shown: int = 12) -> str:
     return f"{len(names)}: {', '.join(names[:shown])}{more}"
 
 
+def _left_out(n_drawn: int, features: Sequence[CaseFeatures]) -> str:
+    n_classes = len(features[0].class_names) if features else 0
+    return f"; {n_drawn} of {n_classes} classes" if n_drawn < n_classes else ""
+
+
 def _notes(
-    inputs: Inputs, figures: Sequence[CaseFigure], *, energies_there: bool, with_pictures: bool, case_id: str | None
+    inputs: Inputs,
+    figures: Sequence[CaseFigure],
+    *,
+    energies_there: bool,
+    with_pictures: bool,
+    case_id: str | None,
+    case_has_features: bool,
 ) -> tuple[str, ...]:
     notes = []
     if with_pictures and inputs.dataset is None:
@@ -249,6 +262,8 @@ def _notes(
         notes.append(f"No energy curves and no decoded maps are shown{evidence}: give the features (--features).")
     elif with_pictures and not energies_there:
         notes.append("No energy curves are shown: the features file holds maps only.")
+    if case_id is not None and not case_has_features and inputs.features is not None:
+        notes.append("No evidence of the case is shown: the features do not hold it.")
     pictures = [picture for figure in figures for picture in figure.pictures]
     if pictures and inputs.features is not None and not any(picture.map_image for picture in pictures):
         notes.append("No decoded maps are shown beside the slices: the features file has none (extract --store both).")
@@ -261,69 +276,4 @@ def _metrics(inputs: Inputs, cases: Sequence[ScoredCase], case_id: str | None) -
     metrics = read_table(inputs.metrics, METRICS)
     if case_id is None:
         return metric_tables(metrics, cases)
-    own = [row for row in metrics if row["case"] == case_id]
-    lines = [
-        (
-            str(row["class_name"]),
-            str(row["status"]),
-            *(number(value if isinstance(value, float) else None) for value in (row["dice"], row["iou"])),
-        )
-        for row in own
-    ]
-    note = "" if own else "The metrics do not hold this case."
-    return (table("Dice and IoU of the case", ("class", "status", "Dice", "IoU"), lines, text=2, note=note),)
-
-
-def _classes_of_one(own: ScoredCase, cases: Sequence[ScoredCase]) -> Table:
-    """A row a class of the case, then the whole case: its place beside the medians of the data set."""
-    rows = []
-    for one in own.classes:
-        others = [other for case in cases for other in case.classes if other.class_id == one.class_id]
-        rows.append(_place(one.class_name, one, others))
-    rows.append(_place("whole case", own, cases))
-    columns = ("class", "status", "value", "median of the cases", "AUV", "place", "volume (ml)", "slices")
-    return table(
-        "Classes of the case", columns, rows, text=2, note="Place 1 is the most uncertain case of the data set."
-    )
-
-
-def _place(
-    name: str, own: ScoredCase | ClassScore, others: Sequence[ScoredCase] | Sequence[ClassScore]
-) -> tuple[str, ...]:
-    values = [other.value for other in others if other.value is not None]
-    auvs = [other.auv for other in others if other.auv is not None]
-    return (
-        name,
-        own.status,
-        number(own.value),
-        number(float(np.median(values)) if values else None),
-        number(own.auv),
-        NONE if own.auv is None else f"{sum(auv > own.auv for auv in auvs) + 1} of {len(auvs)}",
-        number(own.volume_ml, 2),
-        NONE if own.n_slices is None else str(own.n_slices),
-    )
-
-
-def _evidence(features: Sequence[CaseFeatures], case_id: str) -> Table | None:
-    """The numbers of a case that lie farthest from what is usual; None where the features do not hold it."""
-    ids = [case.case_id for case in features]
-    if case_id not in ids or not all(case.spectra for case in features):
-        return None
-    evidence = evidence_of(features)
-    z = evidence.z()[ids.index(case_id)]
-    names = features[0].class_names
-    rows = []
-    for flat in np.argsort(-np.abs(np.nan_to_num(z)), axis=None, kind="stable")[:_N_EVIDENCE]:
-        item, of_class = divmod(int(flat), z.shape[1])
-        if np.isnan(z[item, of_class]) or abs(z[item, of_class]) < _LEAST_EVIDENCE:
-            break
-        group, _, name = evidence.names[item].partition(": ")
-        rows.append((group, name, "case" if evidence.of_case[item] else names[of_class], f"{z[item, of_class]:+.1f}"))
-    return table(
-        "Evidence that stands out",
-        ("group", "what", "of", "z"),
-        rows,
-        text=3,
-        note="z: distance from the median of the data set in robust standard deviations (at most 50), the effect of "
-        f"size taken out where there is one; at most {_N_EVIDENCE} rows, none below {_LEAST_EVIDENCE:g}.",
-    )
+    return (metrics_of(case_id, metrics),)

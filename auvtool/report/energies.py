@@ -33,12 +33,14 @@ def energy_panels(cases: Sequence[CaseFeatures], options: ScoreOptions, chosen: 
         return ()
     panels: list[EnergyPanel] = []
     for channel, name in enumerate(cases[0].class_names):
+        if len(panels) == N_CLASSES_DRAWN:
+            break
         spectra = {case.case_id: map_spectra_of(case, channel, options)[0] for case in cases}
         shares, own = (
             aligned_shares(those, energy=options.energy, eps_rule=options.eps_rule)
             for those in (list(spectra.values()), [spectra[chosen]] if chosen in spectra else [])
         )
-        if not len(shares) or len(panels) == N_CLASSES_DRAWN:
+        if not len(shares):
             continue
         panels.append(
             EnergyPanel(

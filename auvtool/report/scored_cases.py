@@ -67,12 +67,11 @@ def scored_cases(rows: Sequence[Row], keep: KeepList | None) -> tuple[ScoredCase
 
 def class_table(cases: Sequence[ScoredCase]) -> Table | None:
     """A row a class: how many cases have it, its values and AUVs, its size; None where the scores have no classes."""
-    names = class_names(cases)
-    if not names:
+    by_class = _by_class(cases)
+    if not by_class:
         return None
     rows = []
-    for name in names:
-        own = [(case, one) for case in cases for one in case.classes if one.class_name == name]
+    for name, own in by_class.items():
         there = [one for _, one in own if one.status != "absent"]
         auvs = [one.auv for one in there if one.auv is not None]
         most = max(((one.auv, case.case_id) for case, one in own if one.auv is not None), default=None)
@@ -106,16 +105,20 @@ def class_names(cases: Sequence[ScoredCase]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one.class_name for case in cases for one in case.classes))
 
 
+def _by_class(cases: Sequence[ScoredCase]) -> dict[str, list[tuple[ScoredCase, ClassScore]]]:
+    found: dict[str, list[tuple[ScoredCase, ClassScore]]] = {}
+    for case in cases:
+        for one in case.classes:
+            found.setdefault(one.class_name, []).append((case, one))
+    return found
+
+
 def distributions(cases: Sequence[ScoredCase], chosen: str | None) -> tuple[Distribution, ...]:
     """AUVs of the whole cases, then of each class that has some."""
-    columns: dict[str, list[tuple[str, float | None]]] = {}
-    for name in class_names(cases):
-        columns[name] = [
-            (case.case_id, one.auv)
-            for case in cases
-            for one in case.classes
-            if one.class_name == name and one.status != "absent"
-        ]
+    columns = {
+        name: [(case.case_id, one.auv) for case, one in own if one.status != "absent"]
+        for name, own in _by_class(cases).items()
+    }
     groups = [("whole cases", [(case.case_id, case.auv) for case in cases]), *columns.items()]
     found = []
     for name, group in groups:

@@ -103,10 +103,11 @@ def _class_pictures(volume: CaseVolume, one: SemanticClass, sources: Sources, ca
     if box is None:
         return []
     decoded = _decoded(sources.features, case_id, one.class_id)
-    foreground = class_mask(label, sorted({value for c in sources.dataset.classes for value in c.labels}))
+    all_classes = sorted({value for other in sources.dataset.classes for value in other.labels})
     pictures = []
     for position, why in _places(mask, None if decoded is None else decoded[1]):
         window = _window(mask[position], volume)
+        others = class_mask(label[position : position + 1], all_classes)[0] & ~mask[position]
         width, height = _size(window, volume, sources.side)
         image, low, high = grey_picture(volume.image[sources.channel, position][window], (width, height))
         shown_map = None if decoded is None else _map_picture(decoded, position, window, volume, (width, height))
@@ -118,7 +119,7 @@ def _class_pictures(volume: CaseVolume, one: SemanticClass, sources: Sources, ca
                 width,
                 height,
                 outlines(mask[position][window], (width, height)),
-                outlines((foreground & ~mask)[position][window], (width, height)),
+                outlines(others[window], (width, height)),
                 *(shown_map or (None, "")),
             )
         )
