@@ -49,13 +49,19 @@ def write_manifest(
     write_text(manifest_path(output), json.dumps(record, indent=1, ensure_ascii=False) + "\n", force=True)
 
 
+def recorded(output: Path) -> Mapping[str, object]:
+    """What the manifest of `output` says; nothing where there is no readable manifest."""
+    try:
+        record = json.loads(manifest_path(output).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
 def recorded_option(output: Path, name: str) -> object:
     """What the manifest of `output` says of an option; None where there is no readable manifest or no such option."""
-    try:
-        options = json.loads(manifest_path(output).read_text(encoding="utf-8"))["options"]
-        return options.get(name)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+    options = recorded(output).get("options")
+    return options.get(name) if isinstance(options, dict) else None
 
 
 def input_digest(path: Path) -> str:

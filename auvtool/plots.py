@@ -201,8 +201,8 @@ def _draw_class(above: "Axes", below: "Axes", name: str, curves: EnergyCurves) -
     present = [p for p in shares if p.size]
     above.set_title(f"{_on_two_lines(name)}\n{_counts(len(present), len(shares), 'map')}")
     if present:
-        longest = max(p.size for p in present)
-        padded = np.stack([np.pad(p, (0, longest - p.size)) for p in present])
+        padded = aligned_shares(curves.spectra[name], energy=curves.energy, eps_rule=curves.eps_rule)
+        longest = padded.shape[1]
         several = len(present) > 1
         of_whom, symbol = ("median of cases", "median S") if several else ("the case", "S")
         label = _with_scale(of_whom, symbol, curves.spectra[name], curves)
@@ -224,6 +224,16 @@ def _draw_class(above: "Axes", below: "Axes", name: str, curves: EnergyCurves) -
         above.legend(loc="upper right", borderaxespad=0.0, handlelength=1.7, reverse=True)  # strongest first
     else:
         above.text(0.5, 0.5, "no case has a map", transform=above.transAxes, ha="center", color=_INK)
+
+
+def aligned_shares(
+    spectra: Sequence[Float[np.ndarray, " rank"]], *, energy: Energy, eps_rule: EpsRule
+) -> Float[np.ndarray, "map rank"]:
+    """Energy shares (eq. 4) of the maps that are there and not flat, aligned on the rank; past its own a map has 0."""
+    found = [energy_shares(values, energy=energy, eps_rule=eps_rule) for values in spectra]
+    there = [shares for shares in found if shares.size and not np.isnan(shares).any()]
+    longest = max((shares.size for shares in there), default=0)
+    return np.array([np.pad(shares, (0, longest - shares.size)) for shares in there]).reshape(len(there), longest)
 
 
 def _shares(spectrum: Float[np.ndarray, " rank"], curves: EnergyCurves) -> Float[np.ndarray, " rank"]:
@@ -291,7 +301,7 @@ def _draw_row(axes: "Axes", row: int, auv: Float[np.ndarray, " case"], *, thresh
     if auv.size == 0:
         axes.text(0.5, row, "no case has an AUV", transform=beside, ha="center", va="center", color=_INK)
         return
-    heights = row - 0.08 + 0.54 * _spread(auv)
+    heights = row - 0.08 + 0.54 * spread(auv)
     dropped = np.zeros(auv.size, dtype=bool) if threshold is None else auv > threshold
     size = 5.5 if auv.size <= 100 else 4.0 if auv.size <= 1000 else 2.5
     points = axes.plot(auv[~dropped], heights[~dropped], "o", color=_BLUE, markersize=size)
@@ -307,7 +317,7 @@ def _draw_row(axes: "Axes", row: int, auv: Float[np.ndarray, " case"], *, thresh
     axes.text(1.01, row - 0.12, text, transform=beside, va="center", color=_INK)
 
 
-def _spread(values: Float[np.ndarray, " case"]) -> Float[np.ndarray, " case"]:
+def spread(values: Float[np.ndarray, " case"]) -> Float[np.ndarray, " case"]:
     """Height of each point in [-0.5, 0.5]: by a fixed rule, so that the same scores give the same picture.
 
     Neighbours in value stand golden-ratio steps apart, which never cluster; the row is as wide as it is dense.

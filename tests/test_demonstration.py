@@ -233,6 +233,15 @@ def test_as_many_cases_are_dropped_as_are_dirty() -> None:
     assert plan.data.n_training - kept.sum() == len(phantom_data.FAULTS)
 
 
+def test_the_report_is_about_the_default_score() -> None:
+    plan = plan_in(Path("demo"))
+    _, (step,) = commands.step_groups(plan)[-1]
+    assert step.output == Path("demo/report.html")
+    assert step.arguments[:2] == ("report", "demo/scores_deviation.csv")
+    assert step.arguments[step.arguments.index("--keep") + 1] == "demo/keep_deviation.csv"
+    assert DemoPlan(Path("demo"), DataPlan(), jobs=2, quantifiers=("auv", "random")).reported == "auv"
+
+
 def test_the_trainings_differ_in_the_keep_list_alone() -> None:
     plan = plan_in(Path("demo"))
     steps = {step.name: step.arguments for _, group in commands.step_groups(plan) for step in group}

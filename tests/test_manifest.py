@@ -3,7 +3,7 @@
 import hashlib
 import json
 
-from auvtool.manifest import input_digest, manifest_path, write_manifest
+from auvtool.manifest import input_digest, manifest_path, recorded, recorded_option, write_manifest
 
 
 def test_a_manifest_names_versions_inputs_and_counts(tmp_path):
@@ -27,3 +27,13 @@ def test_a_folder_is_known_by_its_names_and_sizes(tmp_path):
     (tmp_path / "b").write_bytes(b"2")
     assert first.startswith("listing:")
     assert input_digest(tmp_path) != first
+
+
+def test_what_was_recorded_can_be_asked_for(tmp_path):
+    output = tmp_path / "S.csv"
+    assert (recorded(output), recorded_option(output, "preset")) == ({}, None)
+    write_manifest(output, command="score", options={"preset": "paper"}, inputs=[], counts={})
+    assert recorded(output)["command"] == "score"
+    assert (recorded_option(output, "preset"), recorded_option(output, "energy")) == ("paper", None)
+    manifest_path(output).write_text('["no manifest"]')
+    assert (recorded(output), recorded_option(output, "preset")) == ({}, None)

@@ -10,6 +10,7 @@ from auvtool.errors import OutputError, UsageError
 from auvtool.plots import (
     AuvDistributions,
     EnergyCurves,
+    aligned_shares,
     check_plot,
     plot_scores,
     score_figure,
@@ -143,6 +144,13 @@ def test_curves_of_a_class_by_hand():
     assert below.get_ylabel() == "cumulative energy"
     assert below.get_xlabel() == "rank j of the singular value"
     assert above.get_xscale() == below.get_xscale() == "log"
+
+
+def test_aligned_shares_leave_out_what_is_absent_or_flat():
+    spectra = [np.array([2.0, 1.0, 1.0]), np.empty(0), np.zeros(2), np.array([3.0])]
+    shares = aligned_shares(spectra, energy="linear", eps_rule="denominator")
+    assert np.allclose(shares, [[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]])
+    assert aligned_shares([], energy="linear", eps_rule="denominator").shape == (0, 0)
 
 
 def test_as_released_a_flat_map_has_equal_shares():

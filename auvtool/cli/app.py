@@ -31,6 +31,7 @@ COMMANDS = (
     "correlate",
     "corrupt",
     "calibrate",
+    "report",
     "merge",
     "info",
     "completion",

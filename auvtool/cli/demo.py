@@ -27,9 +27,9 @@ def demo(
     """Run the whole chain once on phantoms whose dirty cases are known.
 
     Draws a small CT-like data set, spoils some of its training cases in several ways, and runs the other commands on
-    it, each printed as you could type it: extract, score, filter, train, predict, eval. Then says which dirty cases
-    were found, and what leaving the suspects out did to the Dice on clean test cases. Takes minutes on two CPU cores,
-    needs no data and no network. All files stay in DIR; run again, it goes on where it was stopped.
+    it, each printed as you could type it: extract, score, filter, train, predict, eval, report. Then says which dirty
+    cases were found, and what leaving the suspects out did to the Dice on clean test cases. Takes minutes on two CPU
+    cores, needs no data and no network. All files stay in DIR; run again, it goes on where it was stopped.
 
     \b
       auvtool demo
@@ -76,6 +76,7 @@ def _print_next(plan: "DemoPlan") -> None:
     print(f"""
 To look at, in {plan.folder}:
   {plan.dataset.name}/       the phantoms, an nnU-Net raw data set (any NIfTI viewer shows them)
+  {plan.report.name}               ranked cases, slices, what a filter would drop, in a browser
   answer_key.csv            what was spoiled, and how
   features.h5 scores_*.csv keep_*.csv run_*/ predictions_*/ metrics_*.csv logs/
 
@@ -83,6 +84,7 @@ Next, on your own nnU-Net raw data set (auvtool COMMAND --help has the options):
   auvtool extract Dataset123_Name -o F.h5 -j 2
   auvtool score F.h5 --quantifier deviation -o S.csv
   auvtool filter S.csv --quantile 0.9 -o K.csv
+  auvtool report S.csv --features F.h5 --dataset Dataset123_Name --keep K.csv -o R.html
   auvtool train Dataset123_Name --keep K.csv -o RUN --device cuda
   auvtool predict RUN Dataset123_Name/imagesTs -o P --device cuda
   auvtool eval P Dataset123_Name/labelsTs -o M.csv""")

@@ -40,6 +40,16 @@ class DemoPlan:
         return self.folder / DATASET_NAME
 
     @property
+    def report(self) -> Path:
+        """The page that says what was found, for a browser."""
+        return self.folder / "report.html"
+
+    @property
+    def reported(self) -> str:
+        """The quantifier that the report is about: the one that `score` takes by default, where it was asked for."""
+        return "deviation" if "deviation" in self.quantifiers else self.quantifiers[0]
+
+    @property
     def arms(self) -> tuple[str, ...]:
         """The trainings: on all cases, on those that the first quantifier or chance keeps, and on the clean ones."""
         return (ALL_CASES, self.quantifiers[0], RANDOM, CLEAN_CASES)
@@ -74,6 +84,7 @@ def step_groups(plan: DemoPlan) -> list[tuple[str, tuple[Step, ...]]]:
         ),
         ("Predictions of the clean test cases", tuple(_predict(plan, arm) for arm in plan.arms)),
         ("Dice", tuple(_eval(plan, arm) for arm in plan.arms)),
+        ("A report to read", (_report(plan),)),
     ]
 
 
@@ -132,3 +143,10 @@ def _eval(plan: DemoPlan, arm: str) -> Step:
     output = plan.metrics(arm)
     arguments = ("eval", plan.folder / f"predictions_{arm}", plan.dataset / "labelsTs", "-o", output)
     return _step(f"eval_{arm}", *arguments, output=output)
+
+
+def _report(plan: DemoPlan) -> Step:
+    files = ("--features", _features(plan), "--dataset", plan.dataset, "--keep", plan.keep_list(plan.reported))
+    trained = ("--metrics", plan.metrics(ALL_CASES), "--training", plan.folder / f"run_{ALL_CASES}")
+    arguments = ("report", plan.scores(plan.reported), *files, *trained, "-o", plan.report)
+    return _step("report", *arguments, output=plan.report)

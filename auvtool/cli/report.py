@@ -1,0 +1,136 @@
+"""`auvtool report`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from auvtool import console
+from auvtool.atomic import is_stream, refuse_existing, write_text
+from auvtool.cli.options import Force, Output
+from auvtool.errors import CasesFailed, UsageError
+from auvtool.report.page import counted
+from auvtool.schema import FAILURES, Row
+from auvtool.tables import STANDARD_STREAM, write_table
+
+if TYPE_CHECKING:
+    from auvtool.report.content import Inputs, Report
+
+_Kind = Literal["html", "md"]
+_MOST = 50  # cases with slices at each end: more would make the file slow to open
+
+
+def report(
+    scores: Annotated[Path, typer.Argument(metavar="S.csv", help="Scores that score or calibrate wrote; '-': stdin.")],
+    *,
+    output: Output = STANDARD_STREAM,
+    features: Annotated[
+        Path | None,
+        typer.Option("--features", metavar="F.h5", help="Of the same cases: energy curves, decoded maps, evidence."),
+    ] = None,
+    dataset: Annotated[
+        Path | None, typer.Option("--dataset", metavar="DATASET", help="Of the same cases: slices with their outlines.")
+    ] = None,
+    keep: Annotated[
+        Path | None, typer.Option("--keep", metavar="K.csv", help="Keep list: says what is kept and dropped.")
+    ] = None,
+    metrics: Annotated[Path | None, typer.Option("--metrics", metavar="M.csv", help="Metrics that eval wrote.")] = None,
+    training: Annotated[
+        Path | None, typer.Option("--training", metavar="RUN", help="Run that train wrote: its training curves.")
+    ] = None,
+    top: Annotated[
+        int,
+        typer.Option(
+            "--top",
+            metavar="N",
+            min=0,
+            max=_MOST,
+            help="Show slices of the N most uncertain cases and of the N most certain ones; in Markdown list N cases.",
+        ),
+    ] = 6,
+    case: Annotated[
+        str | None, typer.Option("--case", metavar="CASE", help="Report on this one case, with all its classes.")
+    ] = None,
+    report_format: Annotated[
+        Literal["html", "md"] | None,
+        typer.Option(
+            "--format",
+            help="html, or md for a pull request; by default the output's ending, md on a terminal, else html.",
+        ),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write what scores say of a data set as one HTML file that needs nothing else.
+
+    Ranked cases with value, AUV and reason, what a filter would drop, AUV distributions, AUV against size, and a table
+    of the classes; with --dataset the slices that matter of the cases at both ends, with --features energy curves and,
+    where it holds maps (extract --store both), the decoded map beside each slice. The file works offline and printed;
+    its script only sorts and filters. Slices are pictures of patients: treat the file as you treat the scans.
+
+    \b
+      auvtool report S.csv --features F.h5 --dataset Dataset004_Hippocampus --keep K.csv -o R.html
+      auvtool report S.csv --metrics M.csv --training RUN -o R.html
+      auvtool report S.csv --case hippocampus_156 --features F.h5 --dataset Dataset004_Hippocampus -o one.html
+      auvtool report S.csv --format md >> summary.md
+    """
+    readable = output.suffix.lower() == ".md" or console.wants_reading(output, report_format)
+    kind: _Kind = report_format or ("md" if readable else "html")
+    if output != STANDARD_STREAM:
+        refuse_existing(output, force=force)
+        _check_inputs_stay(output, [path for path in (scores, features, keep, metrics) if path is not None])
+
+    from auvtool.report.content import Inputs
+    from auvtool.report.content import report as make_report
+    from auvtool.report.html import render_html
+    from auvtool.report.markdown import render_markdown
+
+    inputs = Inputs(scores, features, dataset, keep, metrics, training)
+    with_pictures = kind == "html"
+    if with_pictures and dataset is not None:
+        with console.progress("report", 1 if case is not None else 2 * top) as progress:
+            made = make_report(inputs, top=top, case_id=case, on_case=progress.advance)
+    else:
+        made = make_report(inputs, top=top, case_id=case, with_pictures=with_pictures)
+    text = render_html(made.page) if kind == "html" else render_markdown(made.page, n_cases=top)
+    if output == STANDARD_STREAM:
+        print(text, end="")
+    else:
+        write_text(output, text, force=force)
+        if not is_stream(output):
+            _write_manifest(inputs, output, made, top=top, case=case, kind=kind)
+        n_bytes = len(text.encode())
+        console.info(f"report: {made.page.n_cases} cases, {n_bytes / 1e6:.1f} MB in {output}")
+    _report_failures(made, output)
+
+
+def _check_inputs_stay(output: Path, inputs: list[Path]) -> None:
+    for path in inputs:
+        if path.absolute() == output.absolute():
+            raise UsageError(f"-o: expected another file than the inputs, got {output}; name a new one")
+
+
+def _write_manifest(inputs: "Inputs", output: Path, made: "Report", *, top: int, case: str | None, kind: _Kind) -> None:
+    from auvtool.manifest import write_manifest
+
+    given = (inputs.scores, inputs.features, inputs.dataset, inputs.keep, inputs.metrics, inputs.training)
+    write_manifest(
+        output,
+        command="report",
+        options={"top": top, "case": case, "format": kind},
+        inputs=[path for path in given if path is not None],
+        counts={"cases": made.page.n_cases, "with_slices": len(made.page.figures), "failed": len(made.failures)},
+    )
+
+
+def _report_failures(made: "Report", output: Path) -> None:
+    beside = None if output == STANDARD_STREAM or is_stream(output) else output.with_name(output.name + ".failures.csv")
+    if not made.failures:
+        if beside is not None:
+            beside.unlink(missing_ok=True)  # of an earlier run
+        return
+    rows: list[Row] = [{"case": case_id, "step": "report", "error": error} for case_id, error in made.failures]
+    for row in rows:
+        console.error(str(row["error"]))
+    if beside is not None:
+        write_table(rows, FAILURES, beside, force=True)
+    raise CasesFailed(f"the slices of {counted(len(rows), 'case')} could not be shown; the page says so")
