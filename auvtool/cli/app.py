@@ -21,6 +21,7 @@ from auvtool.errors import AuvtoolError, ExitCode, OutputError, one_line
 # In the order of a run. Each name is a module of auvtool.cli with a function of that name (a dash as an underscore).
 COMMANDS = (
     "demo",
+    "check",
     "extract",
     "score",
     "filter",
