@@ -8,6 +8,7 @@ import numpy as np
 
 from auvtool.checks import Finding
 from auvtool.checks.case_facts import CaseFacts, ClassFacts
+from auvtool.checks.labels import FEW_VOXELS
 from auvtool.robust import robust_z
 
 _FEWEST_OTHERS = 4
@@ -36,6 +37,8 @@ def class_comparisons(cases: Sequence[CaseFacts]) -> Iterator[Finding]:
         yield from _volumes(name, holders)
         for position, case in enumerate(holders):
             item = (case, everyone[position], [*everyone[:position], *everyone[position + 1 :]])
+            if item[1].n_voxels <= FEW_VOXELS:
+                continue  # said already, and shapes of such say nothing
             for rule in (_pieces, _holes, _abrupt_ends, _outside):
                 yield from rule(name, item)
 

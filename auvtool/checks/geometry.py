@@ -202,4 +202,4 @@ def _times(values: Sequence[int] | Sequence[float] | np.ndarray) -> str:
 
 
 def _commas(values: Sequence[int] | np.ndarray) -> str:
-    return ", ".join(f"{float(value):.3g}" for value in values)
+    return ", ".join(f"{round(float(value), 3) + 0.0:.3g}" for value in values)  # no -0

@@ -15,7 +15,7 @@ from auvtool.slabs import slabs
 _N_SAMPLED = 200_000
 _N_BINS = 256
 _CELLS = 8  # by 8 of the coarse picture of a slice
-_SECOND_SERIES_LIKENESS = 0.95
+_SECOND_SERIES_LIKENESS = 0.7
 _SHORTEST_SERIES = 4  # slices
 _PADDED = 0.02  # of the voxels with the lowest value, from which it counts as padding
 
@@ -48,7 +48,8 @@ class Intensities:
     @property
     def padding(self) -> float | None:
         """The value that the image is padded with: the lowest, if many voxels have exactly it."""
-        share = float((self.sample == self.lowest).mean()) if self.sample.size else 0.0
+        varies = self.sample.size and self.lowest < self.highest
+        share = float((self.sample == self.lowest).mean()) if varies else 0.0
         return self.lowest if share >= _PADDED else None
 
 
@@ -132,15 +133,17 @@ def is_second_series(found: Intensities) -> bool:
 
 
 def is_like_first_half(found: Intensities) -> bool:
-    """Whether coarse pictures of the two halves correlate: median over the slices above 0.95.
+    """Whether coarse pictures of the two halves correlate: median over the slices above 0.7.
 
-    The mean over all slices is taken away first: what is left of two slices far from each other in one series is
-    opposed rather than alike.
+    Each half is brought to mean 0 and deviation 1, since another series has other intensities, and the mean over all
+    slices taken away: what is then left of two slices far from each other in one series is opposed rather than alike.
     """
     n = len(found.slice_keys)
-    if n % 2 or n < 2 * _SHORTEST_SERIES:
+    halves = [found.pictures[: n // 2], found.pictures[n // 2 :]]
+    if n % 2 or n < 2 * _SHORTEST_SERIES or not all(half.std() > 0 for half in halves):
         return False
-    left = found.pictures - found.pictures.mean(axis=0)
+    left = np.concatenate([(half - half.mean()) / half.std() for half in halves])
+    left -= left.mean(axis=0)
     left -= left.mean(axis=1, keepdims=True)
     length = np.sqrt((left**2).sum(axis=1))
     if (length == 0).any():
@@ -151,7 +154,7 @@ def is_like_first_half(found: Intensities) -> bool:
 
 def ct_unit(found: Intensities) -> str | None:
     """What the numbers of a CT seem to be: "HU", or another unit in words; None if they are like no unit of CT."""
-    if not found.sample.size:
+    if not found.sample.size or found.lowest == found.highest:
         return None
     low, high = found.lowest, found.highest
     if low <= -500 and high > 100:
@@ -161,7 +164,8 @@ def ct_unit(found: Intensities) -> str | None:
     if low >= 0 and high <= 255:
         return "0 to 255"
     lower, middle, upper = np.quantile(found.sample, [0.25, 0.5, 0.75])
-    if low >= 0 and high > 1100 and lower < 1300 and (800 < middle < 1300 or 800 < upper < 1300):
+    # Resampling overshoots a little below what the scanner stores as 0.
+    if low > -300 and high > 1100 and lower < 1300 and (800 < middle < 1300 or 800 < upper < 1300):
         return "HU with 1000 or 1024 added"
     return None
 

@@ -12,7 +12,7 @@ from auvtool.checks import Finding
 from auvtool.dataset_json import SemanticClass
 from auvtool.slabs import slabs
 
-_FEW_VOXELS = 3
+FEW_VOXELS = 3  # of a class that is no structure
 _SAME_PIECE = 0.5  # Dice of the slices on both sides of a gap
 _SHOWN_VALUES = 5
 
@@ -78,7 +78,7 @@ def few_voxels(
 ) -> Iterator[Finding]:
     """A class of hardly a voxel, which a slip of the pen leaves; at the border it may be the end of a structure."""
     n = int(np.count_nonzero(mask))
-    if n <= _FEW_VOXELS and not at_border:
+    if n <= FEW_VOXELS and not at_border:
         what = f"expected a structure, got {n} voxel{'s' * (n > 1)} of {one.name}"
         yield Finding("L004", what, case_id, file=file, class_name=one.name, place=place)
 
