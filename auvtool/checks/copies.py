@@ -42,13 +42,12 @@ def duplicate_labels(cases: Sequence[CaseFacts]) -> Iterator[Finding]:
 
 def labels_of_others(cases: Sequence[CaseFacts]) -> Iterator[Finding]:
     """Labels that do not fit their image, and fit that of another case whose own label does not fit it either."""
-    by_grid: dict[tuple[object, ...], list[str]] = defaultdict(list)
-    misfits = [case for case in cases if _misfit(case)]
-    for case in misfits:
-        if case.image_grid is not None:
-            by_grid[_key(case.image_grid)].append(case.case_id)
-    for case in misfits:
-        fitting = [] if case.label_grid is None else by_grid[_key(case.label_grid)]
+    wanting: dict[tuple[object, ...], list[str]] = defaultdict(list)
+    for case in cases:
+        if case.image_grid is not None and (case.label_grid is None or _misfit(case)):
+            wanting[_key(case.image_grid)].append(case.case_id)
+    for case in cases:
+        fitting = [] if case.label_grid is None or not _misfit(case) else wanting[_key(case.label_grid)]
         if fitting:
             shown = ", ".join(fitting[:_SHOWN]) + (", ..." if len(fitting) > _SHOWN else "")
             what = f"expected the label of this case, got one that fits the image of {shown}, which lacks its own"
@@ -56,9 +55,9 @@ def labels_of_others(cases: Sequence[CaseFacts]) -> Iterator[Finding]:
 
 
 def _misfit(case: CaseFacts) -> bool:
-    """Whether label and image are on different grids, or one of them is not there."""
+    """Whether image and label can be read, and lie on different grids."""
     if case.image_grid is None or case.label_grid is None:
-        return True
+        return False
     return _key(case.image_grid) != _key(case.label_grid)
 
 
