@@ -379,6 +379,32 @@ def test_pictures_have_no_geometry(tmp_path: Path) -> None:
     assert {one.code for one in check(flat)} <= {"L003", "D002", "D005"}
 
 
+@pytest.mark.parametrize(
+    ("plant", "code"),
+    [
+        (None, None),
+        (on_label(lambda label: label[:, 1:]), "G001"),
+        (on_label(same, spacing_mm=(3.0, 1.5, 1.6)), "G002"),
+        (on_label(same, origin_mm=(-40.0, 25.0, 311.0)), None),
+        (on_label(same, direction=np.diag([-1.0, 1.0, 1.0])), None),
+        (on_label(put((5, 3, 4), 9)), "L002"),
+    ],
+)
+def test_nnunets_own_checks_fail_where_there_is_an_error(
+    folder: Path, plant: Callable[[Path], None] | None, code: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from nnunetv2.experiment_planning.verify_dataset_integrity import check_cases, verify_labels
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+    if plant is not None:
+        plant(folder)
+    image, label = str(image_path(folder)), str(label_path(folder))
+    passes = verify_labels(label, SimpleITKIO, [0, 1, 2, 3]) and check_cases([image], label, 1, SimpleITKIO)
+    errors = {one.code for one in check(folder) if one.rule.severity == "error"}
+    assert errors == ({code} if code else set())
+    assert passes == (not errors)
+
+
 def test_few_cases_are_not_compared(tmp_path: Path) -> None:
     folder = write_clean_dataset(tmp_path / "Dataset003_Few", n_cases=4)
     for plant in (on_label(hollow), on_label(put((slice(3, 5), slice(3, 5), slice(16, 19)), 2))):

@@ -107,7 +107,12 @@ RULES: Mapping[str, Rule] = {
         "a header that SimpleITK, and with it nnU-Net, refuses: axes that are not at right angles",
         "set overwrite_image_reader_writer: NibabelIO in dataset.json, or resample",
     ),
-    "I001": Rule("not-finite", "error", "NaN or infinite voxels", "replace them by what the scanner gives for air"),
+    "I001": Rule(
+        "not-finite",
+        "error",
+        "NaN or infinite voxels (nnU-Net does not see them in NIfTI files, where SimpleITK reads 0)",
+        "replace them by what the scanner gives for air",
+    ),
     "I002": Rule("constant", "error", "all voxels of an image are equal", "get the image anew, or leave the case out"),
     "I003": Rule(
         "blank-slice", "warning", "a slice within the image that is all one value", "look at it; get the image anew"
@@ -144,24 +149,45 @@ RULES: Mapping[str, Rule] = {
     "L003": Rule("empty-label", "warning", "no foreground at all", "label the case, or leave it out if it is an error"),
     "L004": Rule("few-voxels", "warning", "a class of at most 3 voxels, away from the border of the volume", _LOOK),
     "L005": Rule(
-        "gap", "warning", "slices without the class between two that show the same piece of it", "label these slices"
+        "gap",
+        "warning",
+        "slices without the class between two that show the same piece of it (Dice at least 0.5)",
+        "label these slices",
     ),
-    "L006": Rule("volume", "warning", "a class far larger or smaller than in the other cases", _LOOK),
-    "L007": Rule("pieces", "warning", "a class in more pieces than in the other cases", _LOOK),
-    "L008": Rule("holes", "warning", "holes within slices, where the other cases have none", "fill the holes"),
+    "L006": Rule(
+        "volume",
+        "warning",
+        "a class far larger or smaller than in the other cases (robust z of log volume beyond 6, factor of 4)",
+        _LOOK,
+    ),
+    "L007": Rule(
+        "pieces",
+        "warning",
+        "a class in several pieces, where 9 of 10 other cases have one, or in three times as many as any",
+        _LOOK,
+    ),
+    "L008": Rule(
+        "holes",
+        "warning",
+        "holes within slices of 2 % of a class or more, where 4 of 5 other cases have hardly any",
+        "fill the holes",
+    ),
     "L009": Rule(
         "abrupt-end",
         "warning",
-        "a class that ends within the volume on a large slice, where it tapers off in the other cases",
+        "a class that ends on a large slice (60 % of its largest), where it tapers off in 4 of 5 other cases",
         "label the slices beyond",
     ),
     "L010": Rule(
-        "outside", "warning", "a class that lies in padding, or in air where the other cases' does not", _LOOK
+        "outside",
+        "warning",
+        "a class in padding of the image, or on dark voxels, where 4 of 5 other cases have it on tissue",
+        _LOOK,
     ),
     "L011": Rule(
         "class-order",
         "warning",
-        "two classes that changed places against the other cases, along any axis of the body",
+        "two classes that lie the other way round than in 4 of 5 other cases, along any axis of the body",
         "look at the case; are two classes exchanged, or is the label turned?",
     ),
     "D001": Rule("duplicate-image", "error", "the same image in two cases, voxel for voxel", "keep one of the cases"),
