@@ -4,14 +4,13 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from auvtool.checks import Finding
 from auvtool.checks.case_facts import CaseFacts
 from auvtool.checks.class_order import changed_places
 from auvtool.checks.comparisons import class_comparisons, unused_classes
-from auvtool.checks.copies import duplicate_images, duplicate_labels, labels_of_others
-from auvtool.checks.files import file_findings, survey
+from auvtool.checks.copies import duplicate_images, duplicate_labels, equal_channels, labels_of_others
+from auvtool.checks.files import file_findings
 from auvtool.checks.geometry import lost_geometry, refused_headers, unusual_orientation
 from auvtool.checks.intensities import ct_units
 from auvtool.checks.one_case import check_case
@@ -34,7 +33,7 @@ def check_dataset(
     The order does not depend on `jobs`.
 
     Args:
-        dataset: from `open_for_check`.
+        dataset: from `auvtool.checks.files.survey`.
         codes: rules that are looked for.
         jobs: worker processes; 1 works in this one.
         on_case: told of each case as it ends.
@@ -50,15 +49,6 @@ def check_dataset(
             yield from _chosen(case.findings, codes)
             facts.append(replace(case, findings=()))
     yield from _chosen(_together(facts, dataset), codes)
-
-
-def open_for_check(folder: Path) -> Dataset | Finding:
-    """The data set as far as its names tell, or what is wrong with its dataset.json.
-
-    Raises:
-        InputError: there is no such folder, or it is no raw data set.
-    """
-    return survey(folder)
 
 
 def finding_row(finding: Finding) -> Row:
@@ -87,6 +77,7 @@ def _together(facts: Sequence[CaseFacts], dataset: Dataset) -> Iterator[Finding]
     yield from changed_places(facts, names)
     yield from unused_classes(facts, names)
     yield from duplicate_images(facts)
+    yield from equal_channels(facts)
     yield from duplicate_labels(facts)
     yield from labels_of_others(facts)
     yield from left_right(facts, names)

@@ -21,14 +21,15 @@ from check_phantoms import (
 )
 from phantoms import edit_dataset_json, truncate, write_volume
 
-from auvtool.checking import check_dataset, finding_row, open_for_check
+from auvtool.checking import check_dataset, finding_row
 from auvtool.checks import RULES, Finding, chosen_codes
+from auvtool.checks.files import survey
 from auvtool.checks.sides import pairs_of_sides
 from auvtool.errors import InputError, UsageError
 
 
 def check(folder: Path, **options: object) -> list[Finding]:
-    return list(check_dataset(open_for_check(folder), codes=chosen_codes(), **options))
+    return list(check_dataset(survey(folder), codes=chosen_codes(), **options))
 
 
 @pytest.fixture(scope="module")
@@ -273,8 +274,8 @@ def test_a_planted_fault_gives_its_code(code: str, plant: Callable[[Path], None]
 
 def test_every_rule_is_planted() -> None:
     planted = {code for code, _ in PLANTED}
-    # In tests of their own: a few voxels are a volume out of the common as well; a worker that dies.
-    assert planted | {"L004", "F011"} == set(RULES)
+    # In tests of their own: what is out of the common in several ways, a worker that dies, a second channel.
+    assert planted | {"L004", "F011", "D006"} == set(RULES)
 
 
 def test_a_slip_of_the_pen(folder: Path) -> None:
@@ -368,6 +369,8 @@ def test_a_second_channel(tmp_path: Path, folder: Path) -> None:
     assert [(one.code, one.file) for one in check(folder)] == [
         (code, f"imagesTr/{second.name}") for code in ("G003", "I001")
     ]
+    shutil.copy(image_path(folder), second)
+    assert [(one.code, one.case_id) for one in check(folder)] == [("D006", ODD)]
     second.unlink()
     assert [(one.code, one.case_id) for one in check(folder)] == [("F004", ODD)]
 
@@ -442,7 +445,7 @@ def test_findings_come_before_the_last_case_is_read(folder: Path) -> None:
     label_path(folder, "case_00").unlink()
     on_label(put((5, 3, 4), 9))(folder)
     done: list[str] = []
-    findings = check_dataset(open_for_check(folder), codes=chosen_codes(), on_case=done.append)
+    findings = check_dataset(survey(folder), codes=chosen_codes(), on_case=done.append)
     assert (next(findings).code, done) == ("F005", [])
     assert (next(findings).code, done[-1]) == ("L002", ODD)
     assert list(findings) == []
@@ -454,7 +457,7 @@ def test_findings_come_before_the_last_case_is_read(folder: Path) -> None:
     [
         ([], ["L"], {code for code in RULES if code[0] != "L"}),
         (["f005", "G00"], [], {"F005", *(code for code in RULES if code[0] == "G")}),
-        (["empty-label", "D"], ["D001"], {"L003", "D002", "D003", "D004", "D005"}),
+        (["empty-label", "D"], ["D001"], {"L003", "D002", "D003", "D004", "D005", "D006"}),
     ],
 )
 def test_rules_are_chosen_like_a_linters(select: list[str], ignore: list[str], expected: set[str]) -> None:
@@ -471,14 +474,14 @@ def test_a_rule_that_is_not_there_is_refused() -> None:
 def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(InputError):
-            open_for_check(folder)
+            survey(folder)
 
 
 def test_only_what_is_chosen_is_measured(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     on_image(lambda image: image[:, 1:])(folder)
     for name in ("measure", "label_map"):
         monkeypatch.setattr(f"auvtool.checks.one_case.{name}", None)
-    found = list(check_dataset(open_for_check(folder), codes=chosen_codes(["F", "G"])))
+    found = list(check_dataset(survey(folder), codes=chosen_codes(["F", "G"])))
     assert [one.code for one in found] == ["G001"]
 
 

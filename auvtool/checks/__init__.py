@@ -1,8 +1,8 @@
 """Faults of a data set that nnU-Net does not look for, and those it does: what each is called, means and asks for.
 
 A rule is a row of `RULES`; the functions that look for it stand in the modules of its idea: files, geometry,
-intensities, labels (of one case, then against the others), copies, sides. An error certainly is a fault; a warning is
-to be looked at.
+intensities, labels (by themselves), comparisons and class_order (against the other cases), copies, sides. An error
+certainly is a fault; a warning is to be looked at.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -56,6 +56,19 @@ class Finding:
     @property
     def rule(self) -> Rule:
         return RULES[self.code]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The file of a case that a rule looks at; `file` as one finds it from the data set's folder."""
+
+    case_id: str
+    file: str
+
+    def finding(
+        self, code: str, what: str, *, class_name: str | None = None, place: int | None = None, cure: str = ""
+    ) -> Finding:
+        return Finding(code, what, self.case_id, self.file, class_name, place, cure)
 
 
 _LOOK = "look at the case in a viewer; correct the label, or leave the case out"
@@ -204,6 +217,9 @@ RULES: Mapping[str, Rule] = {
         "look at the case; exchange the two classes, or correct the header",
     ),
     "D005": Rule("unused-class", "warning", "a class that no label holds", "take it out of dataset.json"),
+    "D006": Rule(
+        "equal-channels", "warning", "two channels of a case with the same voxels", "give each channel its own image"
+    ),
 }
 
 

@@ -28,6 +28,14 @@ def duplicate_images(cases: Sequence[CaseFacts]) -> Iterator[Finding]:
                 break
 
 
+def equal_channels(cases: Sequence[CaseFacts]) -> Iterator[Finding]:
+    """Cases in which two channels hold the same voxels."""
+    for case in cases:
+        if len(set(case.image_keys)) < len(case.image_keys):
+            what = f"expected {len(case.image_keys)} different channels, got {len(set(case.image_keys))}"
+            yield Finding("D006", what, case.case_id, file=case.image_files[-1])
+
+
 def duplicate_labels(cases: Sequence[CaseFacts]) -> Iterator[Finding]:
     """Cases with the same label on another image as one before them."""
     first: dict[str, CaseFacts] = {}

@@ -10,7 +10,7 @@ import nibabel.orientations
 import numpy as np
 import SimpleITK
 
-from auvtool.checks import Finding
+from auvtool.checks import Finding, Source
 from auvtool.checks.case_facts import CaseFacts, Grid
 from auvtool.errors import one_line
 from auvtool.volume_file import FileVolume, spacing_of
@@ -39,12 +39,11 @@ def orientation_of(grid: Grid) -> str:
     return "".join(_orientations.aff2axcodes(np.asarray(grid.affine)))
 
 
-def grid_findings(case_id: str, file: str, grid: Grid, expected: Grid, *, own_axes: bool) -> Iterator[Finding]:
+def grid_findings(of: Source, grid: Grid, expected: Grid, *, own_axes: bool) -> Iterator[Finding]:
     """How the grid of a file differs from that of the first image of its case, and what that looks like.
 
     Args:
-        case_id: the case.
-        file: the file in the finding.
+        of: the case and the file.
         grid: of the file.
         expected: of the case's first image.
         own_axes: files are brought to RAS by their own headers before they are compared.
@@ -54,10 +53,10 @@ def grid_findings(case_id: str, file: str, grid: Grid, expected: Grid, *, own_ax
     spacing, wanted_spacing = (spacing_of(np.asarray(one.affine)) for one in (found, wanted))
     if found.shape != wanted.shape:
         what = f"expected the image's shape {_times(wanted.shape)}, got {_times(found.shape)}{verdict}"
-        yield Finding("G001", what, case_id, file=file)
+        yield of.finding("G001", what)
     if not np.allclose(spacing, wanted_spacing):
         what = f"expected the image's spacing {_times(wanted_spacing)} mm, got {_times(spacing)} mm{verdict}"
-        yield Finding("G002", what, case_id, file=file)
+        yield of.finding("G002", what)
     direction, wanted_direction = (
         np.asarray(one.affine)[:3, :3] / spacing_of(np.asarray(one.affine)) for one in (found, wanted)
     )
@@ -70,12 +69,12 @@ def grid_findings(case_id: str, file: str, grid: Grid, expected: Grid, *, own_ax
             f"expected axes {orientation_of(wanted)} as the image has them, got {orientation_of(found)}, up to "
             f"{angle:.3g} degrees off{verdict}"
         )
-        yield Finding("G004", what, case_id, file=file)
+        yield of.finding("G004", what)
     elif found.shape == wanted.shape:
-        yield from _origin(case_id, file, found, wanted, verdict)
+        yield from _origin(of, found, wanted, verdict)
 
 
-def header_findings(case_id: str, file: str, grid: Grid) -> Iterator[Finding]:
+def header_findings(of: Source, grid: Grid) -> Iterator[Finding]:
     """What is odd about the grid of an image by itself."""
     spacing = spacing_of(np.asarray(grid.affine))
     odd = (spacing < _SPACING_RANGE_MM[0]) | (spacing > _SPACING_RANGE_MM[1])
@@ -83,7 +82,7 @@ def header_findings(case_id: str, file: str, grid: Grid) -> Iterator[Finding]:
         what = (
             f"expected a spacing of {_SPACING_RANGE_MM[0]:g} to {_SPACING_RANGE_MM[1]:g} mm, got {_times(spacing)} mm"
         )
-        yield Finding("G007", what, case_id, file=file)
+        yield of.finding("G007", what)
 
 
 def refused_by_itk(path: Path) -> str | None:
@@ -152,12 +151,12 @@ def refused_headers(cases: Sequence[CaseFacts]) -> Iterator[Finding]:
             )
 
 
-def _origin(case_id: str, file: str, found: Grid, wanted: Grid, verdict: str) -> Iterator[Finding]:
+def _origin(of: Source, found: Grid, wanted: Grid, verdict: str) -> Iterator[Finding]:
     shift = np.asarray(found.affine)[:3, 3] - np.asarray(wanted.affine)[:3, 3]
     voxels = np.linalg.solve(np.asarray(wanted.affine)[:3, :3], shift)
     if np.abs(voxels).max() > _ORIGIN_TOLERANCE:
         what = f"expected the image's origin, got one off by {np.linalg.norm(shift):.3g} mm ({_commas(voxels)} voxels)"
-        yield Finding("G003", what + verdict, case_id, file=file)
+        yield of.finding("G003", what + verdict)
 
 
 def _verdict(found: Grid, wanted: Grid) -> str:

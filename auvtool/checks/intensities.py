@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from auvtool.checks import Finding
+from auvtool.checks import Finding, Source
 from auvtool.checks.case_facts import CaseFacts
 from auvtool.slabs import slabs
 
@@ -92,37 +92,36 @@ def measure(channel: np.ndarray) -> Intensities:
     )
 
 
-def intensity_findings(case_id: str, file: str, found: Intensities, places: Sequence[int]) -> Iterator[Finding]:
+def intensity_findings(of: Source, found: Intensities, places: Sequence[int]) -> Iterator[Finding]:
     """What is wrong with one channel.
 
     Args:
-        case_id: the case.
-        file: of the channel.
+        of: the case and the file.
         found: from `measure`.
         places: for each slice its index in the file.
     """
     if found.n_not_finite and found.first_not_finite is not None:
         what = f"expected finite numbers, got {found.n_not_finite} voxels that are NaN or infinite"
-        yield Finding("I001", what, case_id, file=file, place=places[found.first_not_finite])
+        yield of.finding("I001", what, place=places[found.first_not_finite])
     if not found.lowest < found.highest:
-        yield Finding("I002", f"expected an image, got {found.lowest:g} in every voxel", case_id, file=file)
+        yield of.finding("I002", f"expected an image, got {found.lowest:g} in every voxel")
         return
-    yield from _blank_slices(case_id, file, found, places)
+    yield from _blank_slices(of, found, places)
     half = len(found.slice_keys) // 2
     if is_second_series(found):
         what = f"expected one series, got slices that come again {half} slices later, in the same order"
-        yield Finding("I005", what, case_id, file=file, place=places[half])
+        yield of.finding("I005", what, place=places[half])
         return
     if is_like_first_half(found):
         what = f"expected one series, got slices that look like those {half} slices before"
-        yield Finding("I008", what, case_id, file=file, place=places[half])
+        yield of.finding("I008", what, place=places[half])
     counts = Counter(key for key, flat in zip(found.slice_keys, found.flat, strict=True) if not flat)
     repeated = [key for key, n in counts.items() if n > 1]
     if repeated:
         n_more = sum(counts[key] - 1 for key in repeated)
         last = max(position for position, key in enumerate(found.slice_keys) if key == repeated[0])
         what = f"expected every slice once, got {n_more} that stand there already"
-        yield Finding("I004", what, case_id, file=file, place=places[last])
+        yield of.finding("I004", what, place=places[last])
 
 
 def is_second_series(found: Intensities) -> bool:
@@ -208,12 +207,12 @@ def ct_units(cases: Sequence[CaseFacts], channel_names: Sequence[str]) -> Iterat
             yield Finding("I006", what, case.case_id, file=file)
 
 
-def _blank_slices(case_id: str, file: str, found: Intensities, places: Sequence[int]) -> Iterator[Finding]:
+def _blank_slices(of: Source, found: Intensities, places: Sequence[int]) -> Iterator[Finding]:
     shown = [position for position, flat in enumerate(found.flat) if not flat]
     blank = [position for position in range(shown[0], shown[-1]) if found.flat[position]] if shown else []
     if blank:
         what = f"expected an image in every slice between the first and the last, got {len(blank)} of one value"
-        yield Finding("I003", what, case_id, file=file, place=places[blank[0]])
+        yield of.finding("I003", what, place=places[blank[0]])
 
 
 def _coarse(one: Float[np.ndarray, "h w"]) -> Float[np.ndarray, " cell"]:

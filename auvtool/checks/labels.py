@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from auvtool.arrays import LabelMap
-from auvtool.checks import Finding
+from auvtool.checks import Finding, Source
 from auvtool.dataset_json import SemanticClass
 from auvtool.slabs import slabs
 
@@ -17,7 +17,7 @@ _SAME_PIECE = 0.5  # Dice of the slices on both sides of a gap
 _SHOWN_VALUES = 5
 
 
-def whole_number_findings(case_id: str, file: str, voxels: np.ndarray, places: Sequence[int]) -> Iterator[Finding]:
+def whole_number_findings(of: Source, voxels: np.ndarray, places: Sequence[int]) -> Iterator[Finding]:
     """Voxels of a label file (d, h, w) that are no whole numbers, NaN among them."""
     if voxels.dtype.kind != "f":
         return
@@ -31,7 +31,7 @@ def whole_number_findings(case_id: str, file: str, voxels: np.ndarray, places: S
                 first, example = slab.start + int(np.flatnonzero(wrong.any(axis=(1, 2)))[0]), float(part[wrong][0])
     if first is not None:
         what = f"expected whole numbers, got {n_wrong} voxels like {example:g}"
-        yield Finding("L001", what, case_id, file=file, place=places[first])
+        yield of.finding("L001", what, place=places[first])
 
 
 def label_map(voxels: np.ndarray) -> LabelMap:
@@ -49,7 +49,7 @@ def label_map(voxels: np.ndarray) -> LabelMap:
     return label
 
 
-def value_findings(case_id: str, file: str, label: LabelMap, known: frozenset[int]) -> Iterator[Finding]:
+def value_findings(of: Source, label: LabelMap, known: frozenset[int]) -> Iterator[Finding]:
     """Values that dataset.json does not name, and a label without any foreground."""
     values: set[int] = set()
     for slab in slabs(label.shape):
@@ -58,9 +58,9 @@ def value_findings(case_id: str, file: str, label: LabelMap, known: frozenset[in
     if strange:
         shown = ", ".join(map(str, strange[:_SHOWN_VALUES])) + (", ..." if len(strange) > _SHOWN_VALUES else "")
         what = f"expected only the labels of dataset.json (0 to {max(known)}), got {shown}"
-        yield Finding("L002", what, case_id, file=file)
+        yield of.finding("L002", what)
     if values <= {0}:
-        yield Finding("L003", "expected some foreground, got none", case_id, file=file)
+        yield of.finding("L003", "expected some foreground, got none")
 
 
 def label_key(label: LabelMap) -> str | None:
@@ -74,23 +74,20 @@ def label_key(label: LabelMap) -> str | None:
 
 
 def few_voxels(
-    case_id: str, file: str, one: SemanticClass, mask: Bool[np.ndarray, "d h w"], place: int, *, at_border: bool
+    of: Source, one: SemanticClass, mask: Bool[np.ndarray, "d h w"], place: int, *, at_border: bool
 ) -> Iterator[Finding]:
     """A class of hardly a voxel, which a slip of the pen leaves; at the border it may be the end of a structure."""
     n = int(np.count_nonzero(mask))
     if n <= FEW_VOXELS and not at_border:
         what = f"expected a structure, got {n} voxel{'s' * (n > 1)} of {one.name}"
-        yield Finding("L004", what, case_id, file=file, class_name=one.name, place=place)
+        yield of.finding("L004", what, class_name=one.name, place=place)
 
 
-def gaps(
-    case_id: str, file: str, one: SemanticClass, mask: Bool[np.ndarray, "d h w"], places: Sequence[int]
-) -> Iterator[Finding]:
+def gaps(of: Source, one: SemanticClass, mask: Bool[np.ndarray, "d h w"], places: Sequence[int]) -> Iterator[Finding]:
     """Empty slices between two that show the same piece of a class (Dice of at least 0.5), one line a class.
 
     Args:
-        case_id: the case.
-        file: of the label.
+        of: the case and the file.
         one: the class.
         mask: where it is, within its box.
         places: for each slice of the mask its index in the file.
@@ -103,7 +100,7 @@ def gaps(
     if missing:
         n = len(missing)
         what = f"expected {one.name} in slices between its own, got {n} without it"
-        yield Finding("L005", what, case_id, file=file, class_name=one.name, place=places[missing[0]])
+        yield of.finding("L005", what, class_name=one.name, place=places[missing[0]])
 
 
 def _dice(one: Bool[np.ndarray, "h w"], other: Bool[np.ndarray, "h w"]) -> float:

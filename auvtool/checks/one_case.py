@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from auvtool.checks import Finding
+from auvtool.checks import Finding, Source
 from auvtool.checks.case_facts import CaseFacts, ClassFacts, Grid
 from auvtool.checks.class_measures import measure_class, touches_border
 from auvtool.checks.files import shown_path
@@ -50,6 +50,9 @@ class _Reading:
 
     def shown(self, path: Path) -> str:
         return shown_path(path, self.dataset.folder)
+
+    def source(self, path: Path) -> Source:
+        return Source(self.case.case_id, self.shown(path))
 
     def needs(self, beginnings: Sequence[str]) -> bool:
         return any(code.startswith(tuple(beginnings)) for code in self.codes)
@@ -109,17 +112,17 @@ def _read_images(reading: _Reading) -> None:
             all_read = False
             continue
         n_channels += len(volume.voxels)
-        file, grid = reading.shown(path), grid_of(volume)
+        of, grid = reading.source(path), grid_of(volume)
         views, geometry = view_as_slices(volume.voxels, volume.affine)
         if reading.grid is None:
             reading.grid, reading.geometry, reading.voxels = grid, geometry, views[0]
-            reading.findings += header_findings(reading.case.case_id, file, grid)
+            reading.findings += header_findings(of, grid)
         else:
-            reading.findings += grid_findings(reading.case.case_id, file, grid, reading.grid, own_axes=reading.own_axes)
+            reading.findings += grid_findings(of, grid, reading.grid, own_axes=reading.own_axes)
         if reading.needs(_NEED_INTENSITIES):
             for view in views:
                 found = measure(view)
-                reading.findings += intensity_findings(reading.case.case_id, file, found, file_places(geometry))
+                reading.findings += intensity_findings(of, found, file_places(geometry))
                 reading.intensities.append(found)
                 reading.units.append(ct_unit(found))
     if not all_read:
@@ -135,23 +138,23 @@ def _read_label(reading: _Reading, path: Path, facts: CaseFacts) -> CaseFacts:
     volume = reading.read(path)
     if volume is None:
         return facts
-    case_id, file, grid = reading.case.case_id, reading.shown(path), grid_of(volume)
+    of, grid = reading.source(path), grid_of(volume)
     if reading.grid is not None:
-        reading.findings += grid_findings(case_id, file, grid, reading.grid, own_axes=reading.own_axes)
+        reading.findings += grid_findings(of, grid, reading.grid, own_axes=reading.own_axes)
     facts = replace(facts, label_grid=grid)
     if len(volume.voxels) != 1:
         what = f"expected one label a voxel, got {len(volume.voxels)} channels"
-        reading.findings.append(Finding("F010", what, case_id, file=file, cure="save it as a label map"))
+        reading.findings.append(of.finding("F010", what, cure="save it as a label map"))
         return facts
     if not reading.needs(_NEED_LABELS):
         return facts
     view, geometry, fits = _on_image(volume, grid, reading)
     places = file_places(geometry)
-    reading.findings += whole_number_findings(case_id, file, view, places)
+    reading.findings += whole_number_findings(of, view, places)
     label = label_map(view)
     del volume, view
-    reading.findings += value_findings(case_id, file, label, reading.dataset.label_values())
-    classes = dict(_classes(reading, label, geometry, file, fits=fits))
+    reading.findings += value_findings(of, label, reading.dataset.label_values())
+    classes = dict(_classes(reading, of, label, geometry, fits=fits))
     return replace(facts, label_key=label_key(label), classes=classes)
 
 
@@ -168,18 +171,18 @@ def _on_image(volume: FileVolume, grid: Grid, reading: _Reading) -> tuple[np.nda
 
 
 def _classes(
-    reading: _Reading, label: np.ndarray, geometry: Geometry, file: str, *, fits: bool
+    reading: _Reading, of: Source, label: np.ndarray, geometry: Geometry, *, fits: bool
 ) -> Iterator[tuple[str, ClassFacts]]:
-    classes, case_id, places = reading.dataset.classes, reading.case.case_id, file_places(geometry)
+    classes, places = reading.dataset.classes, file_places(geometry)
     first = reading.intensities[0] if reading.intensities else None
     padding, air = (None, None) if first is None else (first.padding, air_threshold(first))
     for one, box in zip(classes, class_boxes(label, [one.labels for one in classes]), strict=True):
         if box is None:
             continue
         mask = class_mask(label[box], one.labels)
-        reading.findings += gaps(case_id, file, one, mask, places[box[0].start : box[0].stop])
+        reading.findings += gaps(of, one, mask, places[box[0].start : box[0].stop])
         at_border = touches_border(box, geometry.shape)
-        reading.findings += few_voxels(case_id, file, one, mask, places[box[0].start], at_border=at_border)
+        reading.findings += few_voxels(of, one, mask, places[box[0].start], at_border=at_border)
         image: Any = reading.voxels[box] if fits and reading.voxels is not None else None
         yield one.name, measure_class(mask, box, geometry, places, image=image, padding=padding, air=air)
 

@@ -16,6 +16,7 @@ from auvtool.schema import FINDINGS, Row
 from auvtool.tables import STANDARD_STREAM, check_output, stream_table, write_table
 
 if TYPE_CHECKING:
+    from auvtool.checks import Finding
     from auvtool.dataset import Dataset
 
 _SHOWN_CODES = 8
@@ -51,12 +52,13 @@ def check(
       auvtool check Dataset003_Liver --select F,G,L003
       auvtool check Dataset003_Liver --ignore orientation --format jsonl | jq -r .case | sort -u
     """
-    from auvtool.checking import check_dataset, finding_row, open_for_check
+    from auvtool.checking import check_dataset, finding_row
     from auvtool.checks import chosen_codes
+    from auvtool.checks.files import survey
 
     codes = chosen_codes(names_of(select, "--select"), names_of(ignore, "--ignore"))
     check_output(output, requested=table_format, force=force)
-    opened = open_for_check(dataset)
+    opened = survey(dataset)
     case_ids = _case_ids(opened)
     streamed = output == STANDARD_STREAM
     # A bar would take the lines of stdout for its own.
@@ -95,10 +97,12 @@ def check(
         raise _errors(dataset, [row for row in found if row["severity"] == "error"])
 
 
-def _case_ids(opened: object) -> list[str]:
-    dataset: Dataset | object = opened
-    cases = (*getattr(dataset, "cases", ()), *getattr(dataset, "problems", ()))
-    return sorted({case.case_id for case in cases})
+def _case_ids(opened: "Dataset | Finding") -> list[str]:
+    from auvtool.dataset import Dataset
+
+    if not isinstance(opened, Dataset):
+        return []
+    return sorted({case.case_id for case in opened.cases} | {problem.case_id for problem in opened.problems})
 
 
 def _print_rows(rows: Iterator[Row], width: int) -> None:
