@@ -138,6 +138,12 @@ def wants_reading(output: Path, table_format: str | None) -> bool:
     return str(output) == "-" and table_format is None and sys.stdout.isatty()
 
 
+def print_columns(cells: Sequence[str], widths: Sequence[int]) -> None:
+    """One row of a readable table that grows as its rows come: on stdout, each cell but the last as wide as told."""
+    padded = [f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=False)]
+    print("  ".join([*padded, *cells[len(widths) :]]), flush=True)
+
+
 _LONG = 40  # characters of a cell
 
 

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -55,12 +55,26 @@ class Case:
     fault: Fault | None = None
 
 
+# A name without a channel number; channel files that are not there; a broken entry of the map `dataset`; a file that it
+# names and that is not there; no label; a label that cannot be read.
+ProblemReason: TypeAlias = Literal["name", "channels", "entry", "file", "no label", "unreadable"]
+
+
 @dataclass(frozen=True)
 class CaseProblem:
-    """A case that cannot be used, and why (one line): one row of the FAILURES table."""
+    """A case that cannot be used, and why: one row of the FAILURES table.
+
+    Attributes:
+        case_id: the case, or what its file name seems to say.
+        error: one line.
+        reason: what is wrong, for `auvtool.checks`.
+        fault: the parts of `error`.
+    """
 
     case_id: str
     error: str
+    reason: ProblemReason | None = field(default=None, compare=False)
+    fault: InputError | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -101,9 +115,9 @@ def open_dataset(folder: Path, *, labels: Path | None = None) -> Dataset:
         InputError: the folder cannot be read, dataset.json is missing, broken or lacks a key, its labels are not valid,
             or no case is usable. A fault of some cases only is no error: see `Dataset.problems`.
     """
-    names = _file_names(folder)
+    names = file_names(folder)
     if "dataset.json" in names:
-        dataset = _open_raw(folder, labels)
+        dataset = survey_raw_dataset(folder, labels=labels)
     elif (folder / "imagesTr").is_dir():
         raise InputError(
             folder, expected="a dataset.json beside imagesTr", found="none", cure="write one as nnU-Net describes it"
@@ -128,9 +142,13 @@ def require_labels(dataset: Dataset) -> Dataset:
         InputError: no case has a label.
     """
     missing = tuple(
-        CaseProblem(
+        _problem(
             case.case_id,
-            _line(case.images[0], "a label for this image", "none", "add the label, or take the image out"),
+            "no label",
+            case.images[0],
+            expected="a label for this image",
+            found="none",
+            cure="add the label, or take the image out",
         )
         for case in dataset.cases
         if case.label is None
@@ -152,7 +170,13 @@ def strip_channel(name: str) -> tuple[str, int] | None:
     return (match[1], int(match[2])) if match else None
 
 
-def _open_raw(folder: Path, labels_folder: Path | None) -> Dataset:
+def survey_raw_dataset(folder: Path, *, labels: Path | None = None) -> Dataset:
+    """As `open_dataset` of an nnU-Net raw data set, but that no case is usable is no error.
+
+    Raises:
+        InputError: a folder cannot be read, or dataset.json is missing, broken or lacks a key.
+    """
+    labels_folder = labels
     raw = read_dataset_json(folder)
     where = folder / "dataset.json"
     classes, ignore_label, has_regions = semantic_classes(raw, where)
@@ -162,12 +186,12 @@ def _open_raw(folder: Path, labels_folder: Path | None) -> Dataset:
         cases, problems = _mapped_cases(folder, raw["dataset"], where)
     else:
         images_folder = folder / "imagesTr"
-        images, problems = _group_channels(images_folder, _file_names(images_folder), ending)
+        images, problems = _group_channels(images_folder, file_names(images_folder), ending)
         cases = [Case(case_id, files, None) for case_id, files in images.items()]
         if labels_folder is None and (folder / "labelsTr").exists():
             labels_folder = folder / "labelsTr"
     if labels_folder is not None:
-        known = set(_file_names(labels_folder))
+        known = set(file_names(labels_folder))
         cases = [
             replace(case, label=labels_folder / (case.case_id + ending) if case.case_id + ending in known else None)
             for case in cases
@@ -190,7 +214,7 @@ def _open_raw(folder: Path, labels_folder: Path | None) -> Dataset:
 def _open_plain(folder: Path, names: list[str], labels_folder: Path | None) -> Dataset:
     ending = _common_ending(folder, names)
     stems = [name.removesuffix(ending) for name in names if name.endswith(ending)]
-    label_names = set() if labels_folder is None else set(_file_names(labels_folder))
+    label_names = set() if labels_folder is None else set(file_names(labels_folder))
     label_stems = {name.removesuffix(ending) for name in label_names if name.endswith(ending)}
     problems: tuple[CaseProblem, ...] = ()
     if _names_channels(stems, label_stems):
@@ -218,8 +242,12 @@ def _open_plain(folder: Path, names: list[str], labels_folder: Path | None) -> D
     )
 
 
-def _file_names(folder: Path) -> list[str]:
-    """Names in `folder`, sorted, without dotfiles (among them the `._*` that macOS leaves on other file systems)."""
+def file_names(folder: Path) -> list[str]:
+    """Names in `folder`, sorted, without dotfiles (among them the `._*` that macOS leaves on other file systems).
+
+    Raises:
+        InputError: it cannot be read.
+    """
     try:
         return sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
     except OSError as error:
@@ -240,13 +268,15 @@ def _group_channels(
         stem = name.removesuffix(ending)
         split = strip_channel(stem)
         if split is None:
-            line = _line(
+            problem = _problem(
+                stem,
+                "name",
                 folder / name,
-                f"a channel number in the name (CASE_0000{ending})",
-                "none",
-                "rename it, nnU-Net skips it",
+                expected=f"a channel number in the name (CASE_0000{ending})",
+                found="none",
+                cure="rename it, nnU-Net skips it",
             )
-            problems.append(CaseProblem(stem, line))
+            problems.append(problem)
         else:
             channels[split[0]][split[1]] = folder / name
     images = {}
@@ -256,13 +286,15 @@ def _group_channels(
             images[case_id] = tuple(files[number] for number in numbers)
         else:
             lacking = next(number for number in range(len(numbers)) if number not in files)
-            line = _line(
+            problem = _problem(
+                case_id,
+                "channels",
                 folder / f"{case_id}_{lacking:04d}{ending}",
-                "an image for every channel from 0000 on",
-                f"only {', '.join(f'{number:04d}' for number in numbers)}",
-                "add the missing file",
+                expected="an image for every channel from 0000 on",
+                found=f"only {', '.join(f'{number:04d}' for number in numbers)}",
+                cure="add the missing file",
             )
-            problems.append(CaseProblem(case_id, line))
+            problems.append(problem)
     return images, tuple(problems)
 
 
@@ -278,17 +310,29 @@ def _mapped_cases(folder: Path, mapped: object, where: Path) -> tuple[list[Case]
         label = entry.get("label") if isinstance(entry, dict) else None
         well_formed = isinstance(images, list) and images and all(isinstance(item, str) for item in images)
         if not well_formed or not (label is None or isinstance(label, str)):
-            line = _line(
-                f"{where}: {case_id}", '{"images": [paths], "label": path}', f"{entry!r:.80}", "correct dataset.json"
+            problem = _problem(
+                case_id,
+                "entry",
+                f"{where}: {case_id}",
+                expected='{"images": [paths], "label": path}',
+                found=f"{entry!r:.80}",
+                cure="correct dataset.json",
             )
-            problems.append(CaseProblem(case_id, line))
+            problems.append(problem)
             continue
         image_paths = tuple(_mapped_path(folder, item) for item in images or ())
         label_path = None if label is None else _mapped_path(folder, label)
         missing = [path for path in (*image_paths, label_path) if path is not None and not path.is_file()]
         if missing:
-            line = _line(missing[0], "the file that dataset.json names", "none", "check its path and its variables")
-            problems.append(CaseProblem(case_id, line))
+            problem = _problem(
+                case_id,
+                "file",
+                missing[0],
+                expected="the file that dataset.json names",
+                found="none",
+                cure="check its path and its variables",
+            )
+            problems.append(problem)
         else:
             cases.append(Case(case_id, image_paths, label_path))
     return cases, tuple(problems)
@@ -303,9 +347,13 @@ def _check_channel_files(cases: list[Case], n_channels: int) -> tuple[list[Case]
     """Cases with as many files as the fullest one; a lone file may hold all channels, which only reading it tells."""
     expected = min(max((len(case.images) for case in cases), default=0), n_channels)
     problems = tuple(
-        CaseProblem(
+        _problem(
             case.case_id,
-            _line(case.images[0], f"{expected} channel files", len(case.images), "add or remove channel files"),
+            "channels",
+            case.images[0],
+            expected=f"{expected} channel files",
+            found=len(case.images),
+            cure="add or remove channel files",
         )
         for case in cases
         if len(case.images) != expected
@@ -352,12 +400,15 @@ def _scan_labels(cases: list[Case]) -> tuple[list[Case], list[int], tuple[CasePr
                 values.update(int(value) for value in np.unique(label))
             usable.append(case)
         except InputError as error:
-            problems.append(CaseProblem(case.case_id, str(error)))
+            problems.append(CaseProblem(case.case_id, str(error), "unreadable", error))
     return usable, sorted(values - {0}), tuple(problems)
 
 
-def _line(where: object, expected: str, found: object, cure: str) -> str:
-    return str(InputError(where, expected=expected, found=found, cure=cure))
+def _problem(
+    case_id: str, reason: ProblemReason, where: object, *, expected: str, found: object, cure: str
+) -> CaseProblem:
+    fault = InputError(where, expected=expected, found=found, cure=cure)
+    return CaseProblem(case_id, str(fault), reason, fault)
 
 
 def _by_case(problems: Iterable[CaseProblem]) -> tuple[CaseProblem, ...]:

@@ -23,6 +23,7 @@ from auvtool.schema import (
     FAILURES,
     FEATURES_NAME,
     FEATURES_VERSION,
+    FINDINGS,
     KEEP_LIST,
     METRICS,
     QUIRKS,
@@ -49,6 +50,7 @@ _SCHEMAS = tuple(
             KEEP_LIST,
             FAILURES,
             QUIRKS,
+            FINDINGS,
             ANSWER_KEY,
             DETECTION,
             DETECTION_PAIRED,
@@ -160,7 +162,7 @@ def _describe_rows(rows: Sequence[Row], schema: TableSchema) -> Description:
         "rows": str(len(rows)),
     }
     if "case" in rows[0]:
-        described["cases"] = str(len({row["case"] for row in rows}))
+        described["cases"] = str(len({row["case"] for row in rows} - {None}))
     if "quantifier" in rows[0]:
         described["quantifiers"] = ", ".join(dict.fromkeys(str(row["quantifier"]) for row in rows))
     classes = dict.fromkeys(str(row["class_name"]) for row in rows if row.get("class_id") is not None)
@@ -172,6 +174,8 @@ def _describe_rows(rows: Sequence[Row], schema: TableSchema) -> Description:
         )
     if "dice" in rows[0]:
         described |= {f"mean {metric}": _class_means(rows, metric) for metric in ("dice", "iou")}
+    if "severity" in rows[0]:
+        described["findings"] = _counts(Counter(str(row["severity"]) for row in rows))
     if "keep" in rows[0]:
         described["kept"] = str(sum(bool(row["keep"]) for row in rows))
     return described

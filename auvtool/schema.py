@@ -117,6 +117,22 @@ EXPLANATION = TableSchema(
     ),
 )
 
+FINDINGS = TableSchema(
+    "auvtool.findings",
+    1,
+    (
+        Column("case", "str", "case id; empty: the data set as a whole", nullable=True),
+        Column("code", "str", "of the rule, as in `auvtool info rules`"),
+        Column("name", "str", "of the rule"),
+        Column("severity", "str", "error: certainly a fault; warning: to be looked at"),
+        Column("what", "str", "what was expected and what was found"),
+        Column("file", "str", "the file that is wrong, from the data set's folder", nullable=True),
+        Column("class_name", "str", "the class that is wrong", nullable=True),
+        Column("slice", "int", "a slice that shows it: index in the file along its slice axis, from 0", nullable=True),
+        Column("cure", "str", "what to do about it"),
+    ),
+)
+
 KEEP_LIST = TableSchema(
     "auvtool.keep_list",
     1,

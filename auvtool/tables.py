@@ -64,6 +64,24 @@ def write_table(
         write_text(path, text, force=force)
 
 
+def stream_table(rows: Iterable[Row], schema: TableSchema, *, requested: str | None = None) -> None:
+    """Write `rows` on standard output as they come; json, which is one list, when the last is there.
+
+    Raises:
+        UsageError: see `table_format`.
+    """
+    kind = table_format(STANDARD_STREAM, requested)
+    if kind == "json":
+        sys.stdout.write(render(rows, schema, kind))
+        return
+    header = render([], schema, kind)
+    sys.stdout.write(header)
+    sys.stdout.flush()
+    for row in rows:
+        sys.stdout.write(render([row], schema, kind)[len(header) :])
+        sys.stdout.flush()
+
+
 def render(rows: Iterable[Row], schema: TableSchema, kind: TableFormat) -> str:
     """`rows` as the text of a csv, tsv, json or jsonl file."""
     names = schema.column_names()

@@ -253,15 +253,23 @@ def _check_values(label: np.ndarray, dataset: Dataset, path: Path) -> None:
 
 def _to_slices(voxels: np.ndarray, affine: np.ndarray, *, slice_axis: str | None = None) -> tuple[np.ndarray, Geometry]:
     """(channel, i, j, k) as contiguous (channel, d, h, w) with the slice axis first, and the geometry of that."""
+    views, geometry = view_as_slices(voxels, affine, slice_axis=slice_axis)
+    return np.ascontiguousarray(np.stack(views)), geometry
+
+
+def view_as_slices(
+    voxels: np.ndarray, affine: np.ndarray, *, slice_axis: str | None = None
+) -> tuple[list[np.ndarray], Geometry]:
+    """Each channel of (channel, i, j, k) seen as (d, h, w) with the slice axis first, without a copy; the geometry."""
     own = _orientations.io_orientation(affine)
     axis = slice_axis or _slice_axis(spacing_of(affine), own)
     wanted = _orientations.axcodes2ornt(_DISPLAY_AXES[axis])
     transform = _orientations.ornt_transform(own, wanted)
-    oriented = np.stack([_orientations.apply_orientation(channel, transform) for channel in voxels])
+    views = [_orientations.apply_orientation(channel, transform) for channel in voxels]
     shape = tuple(int(length) for length in voxels.shape[1:])
     new_affine = affine @ _orientations.inv_ornt_aff(transform, shape)
     new_spacing = spacing_of(new_affine)
-    d, h, w = oriented.shape[1:]
+    d, h, w = views[0].shape
     geometry = Geometry(
         shape=(d, h, w),
         spacing_mm=(float(new_spacing[0]), float(new_spacing[1]), float(new_spacing[2])),
@@ -270,7 +278,7 @@ def _to_slices(voxels: np.ndarray, affine: np.ndarray, *, slice_axis: str | None
         file_affine=_as_tuple(affine),
         file_shape=(shape[0], shape[1], shape[2]),
     )
-    return np.ascontiguousarray(oriented), geometry
+    return views, geometry
 
 
 def _slice_axis(spacing: np.ndarray, orientation: np.ndarray) -> str:

@@ -72,6 +72,13 @@ def test_every_quantifier_is_in_the_readme():
         assert any(f"`{name}`" in row.split("|")[1] for row in rows), name
 
 
+def test_every_rule_is_in_the_readme():
+    from auvtool.checks import RULES
+
+    rows = [line for line in README.splitlines() if re.match(r"\| [A-Z]\d{3} \|", line)]
+    assert rows == [f"| {code} | {rule.name} | {rule.severity} | {rule.means} |" for code, rule in RULES.items()]
+
+
 def test_every_exit_code_is_in_the_readme():
     from auvtool.errors import ExitCode
 

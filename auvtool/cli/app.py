@@ -22,6 +22,7 @@ from auvtool.errors import AuvtoolError, ExitCode, OutputError, one_line
 COMMANDS = (
     "demo",
     "convert",
+    "check",
     "extract",
     "score",
     "filter",

@@ -13,18 +13,20 @@ def info(
     what: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="WHAT", help="versions, models, quantifiers or a file; without any: versions and models."
+            metavar="WHAT", help="versions, models, quantifiers, rules or a file; without any: versions and models."
         ),
     ] = None,
 ) -> None:
-    """Say what a file is, which package versions are at work, or which models and quantifiers can be used.
+    """Say what a file is, which package versions are at work, or which models, quantifiers and rules there are.
 
     \b
       auvtool info versions
       auvtool info models
       auvtool info quantifiers
+      auvtool info rules
       auvtool info F.h5 S.csv K.csv
     """
+    from auvtool.checks import RULES
     from auvtool.inspection import MODELS, describe_file, versions
     from auvtool.quantifiers import QUANTIFIERS
 
@@ -36,6 +38,8 @@ def info(
                 _print_block(str(model["name"]), {key: str(value) for key, value in model.items() if key != "name"})
         elif name == "quantifiers":
             _print_block(name, {name: _described(facts) for name, facts in QUANTIFIERS.items()})
+        elif name == "rules":
+            _print_block(name, {code: f"{rule.name} ({rule.severity}): {rule.means}" for code, rule in RULES.items()})
         else:
             _print_block(name, describe_file(Path(name)))
 
