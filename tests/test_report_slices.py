@@ -91,6 +91,17 @@ def test_black_and_white_are_percentiles_and_a_flat_slice_has_a_picture():
         assert image.getextrema() == (0, 0)
 
 
+def test_greys_are_those_of_the_surroundings_of_the_class(dataset):
+    image = np.zeros((6, 40, 60), dtype=np.float32)
+    image[:, 10:24, 20:30] = 100.0
+    image[:, 38:, 58:] = 5000.0  # far off, and no part of what is shown of the class
+    write_volume(dataset / "imagesTr" / "case_00_0000.nii.gz", image, spacing_mm=(5.0, 1.0, 2.0))
+    *_, largest, _ = pictures(dataset, scored())
+    assert largest.caption == "where the class is largest; black at 0, white at 100"
+    with Image.open(io.BytesIO(largest.image)) as picture:
+        assert picture.getextrema() == (0, 255)
+
+
 def test_the_same_case_gives_the_same_bytes(dataset):
     assert pictures(dataset, scored()) == pictures(dataset, scored())
 

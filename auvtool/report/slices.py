@@ -109,7 +109,9 @@ def _class_pictures(volume: CaseVolume, one: SemanticClass, sources: Sources, ca
         window = _window(mask[position], volume)
         others = class_mask(label[position : position + 1], all_classes)[0] & ~mask[position]
         width, height = _size(window, volume, sources.side)
-        image, low, high = grey_picture(volume.image[sources.channel, position][window], (width, height))
+        plane = volume.image[sources.channel, position]
+        # Of the class's surroundings: air or bone farther off would leave no greys for it.
+        image, low, high = grey_picture(plane[window], (width, height), like=plane[_near(mask[position])])
         shown_map = None if decoded is None else _map_picture(decoded, position, window, volume, (width, height))
         pictures.append(
             Picture(
@@ -183,6 +185,16 @@ def _window(mask: Bool[np.ndarray, "h w"], volume: CaseVolume) -> Window:
     return parts[0], parts[1]
 
 
+def _near(mask: Bool[np.ndarray, "h w"]) -> Window:
+    """The box of a class, wider by a third on each side, by 3 voxels at least."""
+    rows, columns = (np.flatnonzero(mask.any(axis=other)) for other in (1, 0))
+    margins = [max(3, (int(found[-1]) - int(found[0]) + 1) // 3) for found in (rows, columns)]
+    return (
+        slice(max(0, int(rows[0]) - margins[0]), int(rows[-1]) + 1 + margins[0]),
+        slice(max(0, int(columns[0]) - margins[1]), int(columns[-1]) + 1 + margins[1]),
+    )
+
+
 def _size(window: Window, volume: CaseVolume, side: int) -> tuple[int, int]:
     """Width and height in pixels, in the proportions of millimetres."""
     height, width = (
@@ -192,9 +204,11 @@ def _size(window: Window, volume: CaseVolume, side: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def grey_picture(plane: Float[np.ndarray, "h w"], size: tuple[int, int]) -> tuple[bytes, float, float]:
-    """JPEG of (width, height) = `size` pixels, and the intensities that are black and white in it."""
-    low, high = (float(value) for value in np.percentile(plane, _SHOWN))
+def grey_picture(
+    plane: Float[np.ndarray, "h w"], size: tuple[int, int], *, like: Float[np.ndarray, "h w"] | None = None
+) -> tuple[bytes, float, float]:
+    """JPEG of (width, height) = `size` pixels, and the intensities that are black and white in it, those of `like`."""
+    low, high = (float(value) for value in np.percentile(plane if like is None else like, _SHOWN))
     return _jpeg(_scaled(plane, low, high), size), low, high
 
 
