@@ -18,25 +18,26 @@ from auvtool.cli.bench import bench
 from auvtool.cli.options import with_common_options
 from auvtool.errors import AuvtoolError, ExitCode, OutputError, one_line
 
-# In the order of a run. Each name is a module of auvtool.cli with a function of that name (a dash as an underscore).
-COMMANDS = (
-    "demo",
-    "convert",
-    "check",
-    "extract",
-    "score",
-    "filter",
-    "train",
-    "predict",
-    "eval",
-    "correlate",
-    "corrupt",
-    "calibrate",
-    "report",
-    "merge",
-    "info",
-    "completion",
-)
+# In the order of a run, with the line that `auvtool --help` shows. Each name is a module of auvtool.cli with a function
+# of that name (a dash as an underscore).
+COMMANDS = {
+    "demo": "Run the whole chain on phantoms.",
+    "convert": "Make an nnU-Net raw data set of a public one.",
+    "check": "Report faults of a data set, one line each.",
+    "extract": "Run a foundation model over every case.",
+    "score": "Rank the cases by how suspect they are.",
+    "filter": "Decide which cases to train on.",
+    "train": "Train nnU-Net on the kept cases.",
+    "predict": "Predict label maps with a trained network.",
+    "eval": "Dice and IoU of predictions, by case and class.",
+    "correlate": "Correlate scores with Dice or IoU.",
+    "report": "Show scores and slices in one HTML file.",
+    "corrupt": "Make a share of a data set dirty, with a key.",
+    "calibrate": "Learn which cases are dirty, and why.",
+    "merge": "Join shards of features, or tables.",
+    "info": "Say what a file is; versions, models, rules.",
+    "completion": "Print the completion script of a shell.",
+}
 
 
 class _QuietPipeGroup(TyperGroup):
@@ -103,10 +104,10 @@ def root(
         os.environ["AUVTOOL_DEBUG"] = "1"  # where main() and worker processes look
 
 
-for _name in COMMANDS:
+for _name, _line in COMMANDS.items():
     _function = getattr(import_module(f"auvtool.cli.{_name}"), _name)
-    app.command(_name)(with_common_options(_function))
-app.add_typer(bench, name="bench")
+    app.command(_name, short_help=_line)(with_common_options(_function))
+app.add_typer(bench, name="bench", short_help="Experiments on data sets with known dirty cases.")
 
 
 def _terminate(signal_number: int, frame: FrameType | None) -> None:
