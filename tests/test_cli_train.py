@@ -53,6 +53,19 @@ def test_dry_run_says_what_would_be_done(trained, command, tmp_path):
     assert not (tmp_path / "NEW").exists()
 
 
+def test_the_base_of_duo_has_a_name(command, tmp_path):
+    dry = [*command, "-o", str(tmp_path / "NEW"), "-n"]
+    named, spelt = (
+        CliRunner().invoke(app, [*dry, *options])
+        for options in (["--loss", "classwise"], ["--loss", "duo", "--no-reweight", "--no-denoise"])
+    )
+    assert named.exit_code == 0, named.output
+    assert "duo, no weights, without noise head" in named.stdout
+    assert named.stdout == spelt.stdout
+    static = CliRunner().invoke(app, [*dry, "--loss", "classwise", "--scale-grad"])
+    assert isinstance(static.exception, UsageError)
+
+
 def test_folds_are_trained_one_after_the_other_and_found_again(trained, command, tmp_path):
     """Two folds of a run of one batch each; the second call has nothing to do."""
     run = tmp_path / "FOLDS"

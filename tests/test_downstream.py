@@ -91,7 +91,7 @@ def test_the_parts_of_duo_are_trained_when_named():
     assert dropped(parts) == ["", "", ""]
     assert [run.training.name for run in parts.runs] == ["duo-rw_seed0", "duo-en_seed0", "duo-base_seed0"]
     options = [" ".join(downstream_plan.LOSS_OPTIONS[run.training.loss]) for run in parts.runs]
-    assert options == ["--loss duo --no-denoise", "--loss duo --no-reweight", "--loss duo --no-reweight --no-denoise"]
+    assert options == ["--loss duo --no-denoise", "--loss duo --no-reweight", "--loss classwise"]
     assert set(candidates().arms()) - set(candidates().usual_arms()) == set(downstream_plan.ABLATIONS)
 
 

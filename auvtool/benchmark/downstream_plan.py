@@ -31,7 +31,7 @@ LOSS_OPTIONS: Mapping[Loss, tuple[str, ...]] = {
     "duo": ("--loss", "duo"),
     "duo-rw": ("--loss", "duo", "--no-denoise"),
     "duo-en": ("--loss", "duo", "--no-reweight"),
-    "duo-base": ("--loss", "duo", "--no-reweight", "--no-denoise"),
+    "duo-base": ("--loss", "classwise"),
 }
 _LOSS_OF_ARM: Mapping[str, Loss] = {DUO: "duo", DUO_RW: "duo-rw", DUO_EN: "duo-en", DUO_BASE: "duo-base"}
 

@@ -22,6 +22,7 @@ class Loss(StrEnum):
     """The loss to train with."""
 
     DUO = "duo"
+    CLASSWISE = "classwise"
     PLAIN = "plain"
 
 
@@ -89,7 +90,14 @@ def train(
             "--val-cases", help="Validate on these cases and train on all others: ids with commas, or a file."
         ),
     ] = None,
-    loss: Annotated[Loss, typer.Option("--loss", help="duo, or plain: nnU-Net's own.")] = Loss.DUO,
+    loss: Annotated[
+        Loss,
+        typer.Option(
+            "--loss",
+            help="duo; classwise: the Dice and BCE of each class that DUO weighs and denoises, alone; plain: nnU-Net's "
+            "own.",
+        ),
+    ] = Loss.DUO,
     reweight: Annotated[
         bool, typer.Option("--reweight/--no-reweight", help="Weigh classes by 1 / (1 + alpha S) (eq. 11).")
     ] = True,
@@ -154,7 +162,7 @@ def train(
     force: Force = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Train nnU-Net on the cases of a keep list, with the DUO loss or its own.
+    """Train nnU-Net on the cases of a keep list, with the DUO loss, its base, or nnU-Net's own.
 
     nnU-Net plans and preprocesses all cases once; the keep list becomes one more fold of splits_final.json, with the
     val cases untouched. RUN is a results folder that stock nnUNetv2_predict reads, without auvtool unless --backbone is
@@ -177,9 +185,10 @@ def train(
         configuration=configuration,
         plans_name=plans,
         backbone=backbone.value,
-        loss=loss.value,
-        reweight=reweight,
-        denoise=denoise,
+        # DUO without either of its parts.
+        loss="duo" if loss is Loss.CLASSWISE else loss.value,
+        reweight=reweight and loss is not Loss.CLASSWISE,
+        denoise=denoise and loss is not Loss.CLASSWISE,
         alpha=alpha,
         beta=beta,
         epochs=epochs,
