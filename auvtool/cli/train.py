@@ -186,7 +186,7 @@ def train(
         plans_name=plans,
         backbone=backbone.value,
         # DUO without either of its parts.
-        loss="duo" if loss is Loss.CLASSWISE else loss.value,
+        loss="plain" if loss is Loss.PLAIN else "duo",
         reweight=reweight and loss is not Loss.CLASSWISE,
         denoise=denoise and loss is not Loss.CLASSWISE,
         alpha=alpha,
