@@ -24,7 +24,7 @@ def extract(
         Path | None, typer.Option("--labels", metavar="DIR", help="Labels; by default those of the data set.")
     ] = None,
     extractor: Annotated[
-        Literal["litemedsam", "litemedsam-random", "identity"],
+        Literal["litemedsam", "litemedsam-random", "identity", "medsam2"],
         typer.Option(
             "--extractor",
             help="Foundation model; two controls: its network untrained, and the intensities themselves.",
@@ -63,6 +63,13 @@ def extract(
             "--prompts", metavar="TABLE", help="What to ask for each class_name, as prompt; empty leaves the class out."
         ),
     ] = None,
+    window: Annotated[
+        str | None, typer.Option("--window", metavar="LO,HI", help="Intensities that become black and white (medsam2).")
+    ] = None,
+    propagate: Annotated[
+        bool,
+        typer.Option("--propagate", help="Box each class on one slice and follow it through the volume (medsam2)."),
+    ] = False,
     channel: Annotated[int, typer.Option("--channel", min=0, help="Image channel; a model sees one.")] = 0,
     store: Annotated[
         Literal["spectrum", "maps", "both"],
@@ -103,6 +110,7 @@ def extract(
       auvtool extract Dataset003_Liver -o F.h5 --max-slices 16          (a CPU's patience)
       auvtool extract images/ --labels labels/ -o F.h5
       auvtool extract images/ --prompt none -o F.h5                     (no labels)
+      auvtool extract Dataset003_Liver --extractor medsam2 --weights MedSAM2_latest.pt --window -160,240 -o F.h5
       auvtool extract Dataset003_Liver -o F.2.h5 --shard 2/8            (then auvtool merge F.*.h5 -o F.h5)
     """
     if str(output) == "-" or is_stream(output):
@@ -114,7 +122,7 @@ def extract(
     from auvtool.extraction_plan import map_bytes, parse_shard, plan_extraction
     from auvtool.extractors.class_prompts import read_class_prompts
     from auvtool.extractors.facts import extractor_facts
-    from auvtool.extractors.model_options import ModelOptions
+    from auvtool.extractors.model_options import ModelOptions, parse_window
 
     facts = extractor_facts(extractor)
     prompt = prompt or facts.prompts[0]
@@ -123,6 +131,8 @@ def extract(
         model=ModelOptions(
             weights=weights,
             trust_checkpoint=trust_checkpoint,
+            window=None if window is None else parse_window(window),
+            propagate=propagate,
             class_prompts=() if prompts is None else tuple(read_class_prompts(prompts).items()),
         ),
         prompt=prompt,

@@ -150,6 +150,26 @@ EXTRACTORS: dict[str, ExtractorFacts] = {
             cost="-",
         ),
     ),
+    "medsam2": ExtractorFacts(
+        module="auvtool.extractors.medsam2",
+        revision=1,
+        n_features=32,
+        prompts=("mask-box", "none"),
+        channels_without_prompt=tuple(f"channel_{channel}" for channel in range(1, 33)),
+        needs_weights=True,
+        options=frozenset({"window", "propagate"}),
+        map_side=128,
+        description=ModelDescription(
+            modality="CT, MRI, PET, ultrasound",
+            model_input="slices as squares of 512, CT in a window (--window), others within their percentiles",
+            channels="a logit for each class; without prompts 32",
+            prompts="a box for each class and slice from the label, a box on one slice and its track, or none",
+            code_licence="Apache-2.0 (transformers)",
+            weights_licence="as its authors state with the file",
+            source="the authors' MedSAM2_*.pt (bowang-lab/MedSAM2); pip install 'auvtool[models]' for the network",
+            cost="-",
+        ),
+    ),
 }
 
 
