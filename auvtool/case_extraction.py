@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -14,7 +14,9 @@ from auvtool.case_evidence import case_evidence
 from auvtool.dataset import Case, Dataset
 from auvtool.dataset_json import SemanticClass
 from auvtool.errors import AuvtoolError, InputError, OutputError, one_line
-from auvtool.extractors import DecodedChannel, Extractor, ModelInput, Prompt, extractor_facts, load_extractor
+from auvtool.extractors import DecodedChannel, Extractor, ModelInput, load_extractor
+from auvtool.extractors.facts import Prompt
+from auvtool.extractors.model_options import ModelOptions
 from auvtool.faults import read_case_with_fault
 from auvtool.feature_store import FeatureHeader, group_name
 from auvtool.feature_writer import case_shard
@@ -29,7 +31,7 @@ class ExtractionSettings:
     """The options of `auvtool extract` that change a number, and the device."""
 
     extractor: str = "litemedsam"
-    weights: Path | None = None
+    model: ModelOptions = field(default_factory=ModelOptions)
     prompt: Prompt = "mask-box"
     input: InputMode = "mask"
     channel: int = 0
@@ -41,11 +43,20 @@ class ExtractionSettings:
 
 @dataclass(frozen=True)
 class CaseTask:
-    """What is the same for every case of a run, without its list of cases: it goes to each worker with each case."""
+    """What is the same for every case of a run, without its list of cases: it goes to each worker with each case.
+
+    Attributes:
+        dataset: without its cases; its classes are those to decode.
+        settings: how.
+        header: of the feature file.
+        n_features: of the extractor.
+        parts: folder of the shards.
+    """
 
     dataset: Dataset
     settings: ExtractionSettings
     header: FeatureHeader
+    n_features: int
     parts: Path
 
 
@@ -93,12 +104,14 @@ def extract_case(case: Case, task: CaseTask, extractor: Extractor) -> tuple[str,
         ValueError: the decoded map holds a NaN.
     """
     settings, dataset = task.settings, task.dataset
-    prompted = settings.prompt == "mask-box"
+    prompted = settings.prompt != "none"
     inputs = input_state(case)
     needs_label = prompted or settings.input == "mask"
     volume = read_case_with_fault(case if needs_label else replace(case, label=None), dataset)
     label = volume.label
-    classes = dataset.classes if prompted else ()
+    classes = (
+        tuple(one for one in dataset.classes if (one.class_id, one.name) in task.header.channels) if prompted else ()
+    )
     image = volume.image[settings.channel]
     slices = choose_slices(
         label if prompted else None,
@@ -109,7 +122,15 @@ def extract_case(case: Case, task: CaseTask, extractor: Extractor) -> tuple[str,
     )
     if len(slices) or not prompted:  # an empty label has no foreground to normalise by, and nothing to decode
         image = _normalised(image, label, dataset, settings.input, case)
-    model_input = ModelInput(image, label if prompted else None, classes, slices)
+    model_input = ModelInput(
+        image,
+        label if prompted else None,
+        classes,
+        slices,
+        channels=volume.image,
+        geometry=volume.geometry,
+        normalised=settings.input == "mask",
+    )
     regions = [ChannelRegion(image, label, one) for one in classes] or [
         ChannelRegion(image, None, None) for _ in task.header.channels
     ]
@@ -126,7 +147,7 @@ def extract_case(case: Case, task: CaseTask, extractor: Extractor) -> tuple[str,
             iter(regions),
             volume.geometry,
             n_foreground=_foreground_size(image, label, classes),
-            n_features=extractor_facts(settings.extractor).n_features,
+            n_features=task.n_features,
             with_spectra=settings.store != "maps",
             # Of the image as it is stored: what mask normalisation clips away is evidence too.
             evidence=partial(
@@ -155,7 +176,7 @@ def work_on_case(case: Case, *, task: CaseTask) -> CaseOutcome:
 
             torch.set_num_threads(1)
             _loaded[task.settings] = load_extractor(
-                task.settings.extractor, weights=task.settings.weights, device=task.settings.device
+                task.settings.extractor, task.settings.model, device=task.settings.device
             )
     except AuvtoolError as error:
         return CaseOutcome(case.case_id, error, fatal=True)

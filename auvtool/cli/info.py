@@ -27,15 +27,15 @@ def info(
       auvtool info F.h5 S.csv K.csv
     """
     from auvtool.checks import RULES
-    from auvtool.inspection import MODELS, describe_file, versions
+    from auvtool.inspection import describe_file, models, versions
     from auvtool.quantifiers import QUANTIFIERS
 
     for name in what or ["versions", "models"]:
         if name == "versions":
             _print_block(name, versions())
         elif name == "models":
-            for model in MODELS:
-                _print_block(str(model["name"]), {key: str(value) for key, value in model.items() if key != "name"})
+            for model, described in models().items():
+                _print_block(model, described)
         elif name == "quantifiers":
             _print_block(name, {name: _described(facts) for name, facts in QUANTIFIERS.items()})
         elif name == "rules":

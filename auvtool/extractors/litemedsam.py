@@ -17,7 +17,6 @@ import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,11 +24,14 @@ import torch
 import torch.nn.functional as nn_functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from auvtool.checkpoint import load_strictly, read_weights
 from auvtool.dataset_json import SemanticClass
 from auvtool.device import torch_device
 from auvtool.errors import InputError, one_line
-from auvtool.extractors import EXTRACTORS, Agreement, DecodedChannel, ModelInput, absent_channel
-from auvtool.extractors.weights import find_weights, load_state
+from auvtool.extractors import Agreement, DecodedChannel, ModelInput, absent_channel
+from auvtool.extractors.facts import EXTRACTORS
+from auvtool.extractors.model_options import ModelOptions
+from auvtool.extractors.weights import find_weights
 from auvtool.spectrum import FeatureMoments
 
 GRID = 256
@@ -42,23 +44,19 @@ _REMEMBERED = 32  # embeddings, 4 MiB each
 _CHANNEL_MAP_BYTES = 1 << 30  # maps held at once without prompts
 
 
-def load(*, weights: Path | None, device: str) -> "LiteMedSam":
+def load(options: ModelOptions, *, device: str) -> "LiteMedSam":
     """The network in evaluation mode.
 
     Raises:
         UsageError: the device is not there.
         InputError: the weights are missing, damaged or of another network; or torchvision does not match torch.
     """
-    found = find_weights(_FACTS, weights)
+    found = find_weights(_FACTS, options.weights)
     if found is None:
         raise ValueError("litemedsam has weights")
     network = build_network()
-    try:
-        network.load_state_dict(load_state(found.path), strict=True)
-    except RuntimeError as error:
-        raise InputError(
-            found.path, expected="LiteMedSAM's weights", found=f"'{one_line(error)[:160]}'", cure="check --weights"
-        ) from error
+    state = read_weights(found.path, trust=options.trust_checkpoint)
+    load_strictly(network, state, found.path, expected="LiteMedSAM's weights")
     return prepare(network, device)
 
 
