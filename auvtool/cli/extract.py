@@ -64,7 +64,12 @@ def extract(
         ),
     ] = None,
     window: Annotated[
-        str | None, typer.Option("--window", metavar="LO,HI", help="Intensities that become black and white (medsam2).")
+        str | None,
+        typer.Option(
+            "--window",
+            metavar="LO,HI",
+            help="Intensities that become black and white (medsam2). By default -160,240 for CT, else percentiles.",
+        ),
     ] = None,
     propagate: Annotated[
         bool,
@@ -110,7 +115,7 @@ def extract(
       auvtool extract Dataset003_Liver -o F.h5 --max-slices 16          (a CPU's patience)
       auvtool extract images/ --labels labels/ -o F.h5
       auvtool extract images/ --prompt none -o F.h5                     (no labels)
-      auvtool extract Dataset003_Liver --extractor medsam2 --weights MedSAM2_latest.pt --window -160,240 -o F.h5
+      auvtool extract Dataset003_Liver -o F.h5 --extractor medsam2 --weights MedSAM2_latest.pt
       auvtool extract Dataset003_Liver -o F.2.h5 --shard 2/8            (then auvtool merge F.*.h5 -o F.h5)
     """
     if str(output) == "-" or is_stream(output):

@@ -140,7 +140,7 @@ class MedSam2:
         with self._precision():
             found = self.network(
                 image_embeddings=[*finer, coarse + self.network.no_memory_embedding.view(1, -1, 1, 1)],
-                input_boxes=None if boxes is None else boxes[:, None],
+                input_boxes=None if boxes is None else boxes[:, None].clone(),  # transformers 4 moves them in place
                 multimask_output=False,
             )
         return found.pred_masks[:, 0, 0].float(), self._upscaled.float(), found.iou_scores[:, 0, 0].float()

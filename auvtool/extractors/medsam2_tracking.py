@@ -77,14 +77,14 @@ class Tracker:
         session.obj_with_new_inputs = [_OBJECT]
         yield self._one(session, key, features, reverse=False)
         outputs = session.output_dict_per_obj[index]
-        outputs["cond_frame_outputs"][key].pop("high_res_masks")
+        outputs["cond_frame_outputs"][key].pop("high_res_masks", None)
         first, last = ends
         for numbers, reverse in ((range(key + 1, last + 1), False), (range(key - 1, first - 1, -1), True)):
             tracked = outputs["non_cond_frame_outputs"]
             tracked.clear()
             for number in numbers:
                 yield self._one(session, number, features, reverse=reverse)
-                tracked[number].pop("high_res_masks")
+                tracked[number].pop("high_res_masks", None)
                 if len(tracked) >= self._network.config.max_object_pointers_in_encoder:
                     del tracked[next(iter(tracked))]  # the oldest: no slice to come looks back to it
 
