@@ -131,6 +131,7 @@ def test_boxes_and_the_empty_prompt_are_decoded_as_the_authors_do(loaded, refere
     extractor = loaded(ABSENT)
     images = torch.randn(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     boxes = torch.tensor([[20.0, 30, 70, 80], [10, 5, 100, 60], [40, 40, 41, 41]])
+    given = boxes.clone()
     with torch.inference_mode():
         maps = reference.forward_image(images)["backbone_fpn"]
     for prompt in (boxes, None):
@@ -142,6 +143,20 @@ def test_boxes_and_the_empty_prompt_are_decoded_as_the_authors_do(loaded, refere
             assert float(predicted_iou[index]) == pytest.approx(expected.predicted_iou, abs=1e-5)
             assert expected.object_score < 0  # the image path draws what it sees all the same
     assert np.ptp(upscaled.numpy()) > 1
+    assert torch.equal(boxes, given)
+
+
+@pytest.mark.parametrize("options", [{}, {"propagate": True}])
+def test_bfloat16_is_coarser_and_its_masks_are_the_same(loaded, options: dict[str, bool]) -> None:
+    image, label = scene()
+    extractor = loaded(window=(50.0, 180.0), **options)
+    case = model_input(image, label, (BALL,), np.array([1, 2]))
+    (exact,) = extractor.decode(case)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (coarse,) = extractor.decode(case)
+    assert coarse.logits.dtype == np.float32
+    assert 1e-4 < np.abs(coarse.logits - exact.logits).max() < 0.2 * np.ptp(exact.logits)
+    assert dice(coarse.logits > 0, exact.logits > 0) > 0.9
 
 
 @pytest.mark.parametrize("object_score", [ABSENT, MIXED, PRESENT])
@@ -381,8 +396,18 @@ def run(*words: object) -> None:
     assert done.exit_code == 0, done.exception
 
 
-@pytest.mark.parametrize("how", [["--window", "-160,240"], ["--propagate"], ["--input", "mask"], ["--prompt", "none"]])
-def test_real_cases_from_extract_to_score(loaded, checkpoint, real_data: Path, tmp_path: Path, how: list[str]) -> None:
+HOW = (
+    (["--window", "-160,240"], {"window": (-160.0, 240.0)}),
+    (["--propagate", "--amp", "bf16"], {"propagate": True, "amp": "bf16"}),
+    (["--input", "mask"], {}),
+    (["--prompt", "none"], {}),
+)
+
+
+@pytest.mark.parametrize(("how", "recorded"), HOW)
+def test_real_cases_from_extract_to_score(
+    loaded, checkpoint, real_data: Path, tmp_path: Path, how: list[str], recorded: dict[str, object]
+) -> None:
     dataset = real_data / "hippocampus" / "Dataset004_Hippocampus"
     features, scores = tmp_path / "F.h5", tmp_path / "S.csv"
     run("extract", dataset, "-o", features, "--cases", "hippocampus_003,hippocampus_004", "--max-slices", 3, *how,
@@ -391,14 +416,10 @@ def test_real_cases_from_extract_to_score(loaded, checkpoint, real_data: Path, t
     assert {row["case"] for row in read_table(scores, SCORES)} == {"hippocampus_003", "hippocampus_004"}
     with FeatureFile(features) as file:
         header, case = file.header, file.case("hippocampus_003")
-    assert header.options.get("window") == ([-160, 240] if "--window" in how else None)
-    assert header.options.get("propagate") == (True if "--propagate" in how else None)
+    assert ModelOptions.of_record(header.options, weights=None).given() == recorded
     assert set(case.status) == {"ok"}
     assert np.isfinite(case.agreement).all() == ("none" not in how)
     assert all(np.isfinite(values).all() for values in case.channel_spectra.values())
-    assert ModelOptions.of_record(header.options, weights=None).given() == {
-        name: value for name, value in header.options.items() if name in ("propagate",)
-    } | ({"window": (-160.0, 240.0)} if "--window" in how else {})
 
 
 def test_a_real_ct_is_seen_in_a_window(loaded, checkpoint, real_data: Path, tmp_path: Path) -> None:

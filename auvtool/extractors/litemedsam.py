@@ -24,7 +24,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from auvtool.checkpoint import load_strictly, read_weights
 from auvtool.dataset_json import SemanticClass
-from auvtool.device import torch_device
+from auvtool.device import to_device, torch_device
 from auvtool.errors import InputError, one_line
 from auvtool.extractors import DecodedChannel, ModelInput, absent_channel
 from auvtool.extractors.facts import EXTRACTORS
@@ -112,7 +112,7 @@ class LiteMedSam:
         step = _SLICES_AT_ONCE[self._kind]
         for start in range(0, len(new), step):
             rows = new[start : start + step]
-            images = model_images(torch.from_numpy(np.ascontiguousarray(slices[rows])).to(self.device))
+            images = model_images(to_device(slices[rows], self.device))
             images = images.contiguous(memory_format=torch.channels_last)
             embeddings[rows] = self.network.image_encoder(images)
         for row in new[:_REMEMBERED]:
@@ -143,7 +143,7 @@ class LiteMedSam:
             dense_prompt_embeddings=dense,
             multimask_output=False,
         )
-        return logits[:, 0], self._upscaled, predicted_iou[:, 0]
+        return logits[:, 0].float(), self._upscaled.float(), predicted_iou[:, 0].float()
 
     def _keep_upscaled(self, module: object, arguments: object, output: torch.Tensor) -> None:
         self._upscaled = output
@@ -169,12 +169,11 @@ class LiteMedSam:
             rows = slice(start, start + step)
             tight = grid_boxes(mask[rows])
             decoded, upscaled, predicted_iou = self.decode_prompts(
-                embeddings[carrying[rows]], torch.from_numpy(tight).to(self.device)
+                embeddings[carrying[rows]], to_device(tight, self.device)
             )
             masks.add(rows, decoded[:, :height, :width], upscaled[:, :, :height, :width], predicted_iou)
-            around, _, _ = self.decode_prompts(
-                embeddings[carrying[rows]], torch.from_numpy(loosened(tight, height, width)).to(self.device)
-            )
+            wide = to_device(loosened(tight, height, width), self.device)
+            around, _, _ = self.decode_prompts(embeddings[carrying[rows]], wide)
             masks.add_loose(rows, around[:, :height, :width])
         return masks.channel(seen)
 

@@ -15,14 +15,13 @@ keep the largest component of the mask and fill small holes; maps are measured w
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from auvtool.device import torch_device
+from auvtool.device import to_device, torch_device
 from auvtool.extractors import DecodedChannel, ModelInput, absent_channel
 from auvtool.extractors.facts import EXTRACTORS
 from auvtool.extractors.medsam2_images import grey_scale, model_images
@@ -82,7 +81,7 @@ class EncodedSlices:
     def of(self, numbers: np.ndarray, device: torch.device) -> list[torch.Tensor]:
         """The feature maps of some of the slices, on a device."""
         rows = np.searchsorted(self.numbers, numbers)
-        return [torch.from_numpy(one[rows]).to(device) for one in self.maps]
+        return [to_device(one[rows], device) for one in self.maps]
 
 
 class MedSam2:
@@ -118,10 +117,9 @@ class MedSam2:
         for start in range(0, len(numbers), _SLICES_AT_ONCE[self._kind]):
             rows = slice(start, start + _SLICES_AT_ONCE[self._kind])
             images = model_images(scale.grey(case.image[numbers[rows]]), self._size).to(self.device)
-            with self._precision():
-                seen = self.network.vision_encoder(images)
-                decoder, (finest, finer, coarse) = self.network.mask_decoder, seen.fpn_hidden_states
-                found = (decoder.conv_s0(finest), decoder.conv_s1(finer), coarse)
+            seen = self.network.vision_encoder(images)
+            decoder, (finest, finer, coarse) = self.network.mask_decoder, seen.fpn_hidden_states
+            found = (decoder.conv_s0(finest), decoder.conv_s1(finer), coarse)
             for held, new in zip(maps, found, strict=True):
                 held[rows] = new.float().cpu().numpy()
             positions = tuple(one[:1].float() for one in seen.fpn_position_encoding)
@@ -137,12 +135,11 @@ class MedSam2:
             Logits (slice, h, w), upscaled embedding (slice, 32, h, w), predicted IoU (slice).
         """
         *finer, coarse = maps
-        with self._precision():
-            found = self.network(
-                image_embeddings=[*finer, coarse + self.network.no_memory_embedding.view(1, -1, 1, 1)],
-                input_boxes=None if boxes is None else boxes[:, None].clone(),  # transformers 4 moves them in place
-                multimask_output=False,
-            )
+        found = self.network(
+            image_embeddings=[*finer, coarse + self.network.no_memory_embedding.view(1, -1, 1, 1)],
+            input_boxes=None if boxes is None else boxes[:, None].clone(),  # transformers 4 moves them in place
+            multimask_output=False,
+        )
         return found.pred_masks[:, 0, 0].float(), self._upscaled.float(), found.iou_scores[:, 0, 0].float()
 
     @torch.inference_mode()
@@ -152,7 +149,7 @@ class MedSam2:
             one: np.array([n for n, there in values.items() if there.intersection(one.labels)], dtype=np.int64)
             for one in case.classes
         }
-        used = np.unique(np.concatenate(list(carrying.values())))
+        used = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *carrying.values()]))
         wanted = used
         if self._tracker is not None:
             between = [np.arange(own[0], own[-1] + 1) for own in carrying.values() if len(own)]
@@ -200,20 +197,18 @@ class MedSam2:
         def features(number: int) -> SliceFeatures:
             return SliceFeatures(tuple(encoded.of(np.array([number]), self.device)), encoded.positions)
 
+        key, ends = int(numbers[largest]), (int(numbers[0]), int(numbers[-1]))
         for box, is_tight in ((tight, True), (self._loosened(tight), False)):
-            ends = (int(numbers[0]), int(numbers[-1]))
-            with self._precision():
-                for found in tracker.follow(
-                    features, key=int(numbers[largest]), box=self._tensor(box), ends=ends, n_slices=n_slices
-                ):
-                    if found.number not in row_of:
-                        continue
-                    row = row_of[found.number]
-                    rows = slice(row, row + 1)
-                    if is_tight:
-                        masks.add(rows, found.logits, found.upscaled, found.predicted_iou)
-                    else:
-                        masks.add_loose(rows, found.logits)
+            followed = tracker.follow(features, key=key, box=self._tensor(box), ends=ends, n_slices=n_slices)
+            for found in followed:
+                if found.number not in row_of:
+                    continue
+                row = row_of[found.number]
+                rows = slice(row, row + 1)
+                if is_tight:
+                    masks.add(rows, found.logits, found.upscaled, found.predicted_iou)
+                else:
+                    masks.add_loose(rows, found.logits)
 
     @torch.inference_mode()
     def _decode_unprompted(self, case: ModelInput) -> Iterator[DecodedChannel]:
@@ -240,11 +235,7 @@ class MedSam2:
         return loosened(boxes, self._size, self._size)
 
     def _tensor(self, boxes: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(boxes).to(self.device)
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        """Half precision on a GPU, as the authors run it."""
-        return torch.autocast("cuda", dtype=torch.bfloat16, enabled=self._kind == "cuda")
+        return to_device(boxes, self.device)
 
     def _keep_upscaled(self, module: object, arguments: object, output: torch.Tensor) -> None:
         self._upscaled = output
