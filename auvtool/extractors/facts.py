@@ -162,14 +162,14 @@ EXTRACTORS: dict[str, ExtractorFacts] = {
         options=frozenset({"amp", "window", "propagate"}),
         map_side=128,
         description=ModelDescription(
-            modality="CT, MRI, PET, ultrasound",
+            modality="CT, MRI, PET, ultrasound, endoscopy",
             model_input="slices as squares of 512, CT in a window (--window), others within their percentiles",
             channels="a logit for each class; without prompts 32",
             prompts="a box for each class and slice from the label, a box on one slice and its track, or none",
-            code_licence="Apache-2.0 (transformers)",
+            code_licence="Apache-2.0 (transformers: pip install 'auvtool[models]')",
             weights_licence="as its authors state with the file",
-            source="the authors' MedSAM2_*.pt (bowang-lab/MedSAM2); pip install 'auvtool[models]' for the network",
-            cost="-",
+            source="the authors' MedSAM2_*.pt, see github.com/bowang-lab/MedSAM2",
+            cost="1.5 GB and 4 MB a slice; a hippocampus of 34 slices 24 CPU seconds, 43 with --propagate",
         ),
     ),
 }
