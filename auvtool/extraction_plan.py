@@ -143,7 +143,7 @@ def map_bytes(plan: ExtractionPlan) -> int | None:
         except InputError:
             continue
         d, h, w = volume.geometry.shape
-        if plan.settings.prompt == "none":
+        if plan.settings.prompt == "none" or plan.facts.whole_volume:
             n_maps = d * len(plan.header.channels)
         elif volume.label is not None:
             n_maps = sum(int(np.isin(volume.label, one.labels).any(axis=(1, 2)).sum()) for one in plan.dataset.classes)

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from auvtool.cli.app import app
 from auvtool.errors import InputError, UsageError
-from auvtool.prediction import find_checkpoints, find_images, load_model, nnunet_process, predict
+from auvtool.nnunet_run import find_checkpoints
+from auvtool.prediction import find_images, load_model, nnunet_process, predict
 
 
 @pytest.fixture(scope="module")

@@ -24,15 +24,21 @@ def extract(
         Path | None, typer.Option("--labels", metavar="DIR", help="Labels; by default those of the data set.")
     ] = None,
     extractor: Annotated[
-        Literal["litemedsam", "litemedsam-random", "identity"],
+        Literal["litemedsam", "litemedsam-random", "identity", "nnunet"],
         typer.Option(
             "--extractor",
-            help="Foundation model; two controls: its network untrained, and the intensities themselves.",
+            help="Foundation model; two controls: its network untrained, and the intensities themselves; or your own "
+            "trained nnU-Net.",
         ),
     ] = "litemedsam",
     weights: Annotated[
         Path | None,
-        typer.Option("--weights", metavar="FILE", help="Checkpoint; needed where no package carries the weights."),
+        typer.Option(
+            "--weights",
+            metavar="PATH",
+            help="Checkpoint; needed where no package carries the weights. Of nnunet a results folder, or a checkpoint "
+            "in it.",
+        ),
     ] = None,
     trust_checkpoint: Annotated[
         bool,
@@ -63,7 +69,13 @@ def extract(
             "--prompts", metavar="TABLE", help="What to ask for each class_name, as prompt; empty leaves the class out."
         ),
     ] = None,
-    channel: Annotated[int, typer.Option("--channel", min=0, help="Image channel; a model sees one.")] = 0,
+    feature: Annotated[
+        Literal["logits", "penultimate"],
+        typer.Option("--feature", help="Of nnunet: a logit for each class, or the features before its last layer."),
+    ] = "logits",
+    channel: Annotated[
+        int, typer.Option("--channel", min=0, help="Image channel; a model sees one (nnunet all of them).")
+    ] = 0,
     store: Annotated[
         Literal["spectrum", "maps", "both"],
         typer.Option("--store", help="Singular values (kilobytes a case), the maps (gigabytes), or both."),
@@ -103,6 +115,7 @@ def extract(
       auvtool extract Dataset003_Liver -o F.h5 --max-slices 16          (a CPU's patience)
       auvtool extract images/ --labels labels/ -o F.h5
       auvtool extract images/ --prompt none -o F.h5                     (no labels)
+      auvtool extract Dataset003_Liver -o F.h5 --extractor nnunet --weights RUN
       auvtool extract Dataset003_Liver -o F.2.h5 --shard 2/8            (then auvtool merge F.*.h5 -o F.h5)
     """
     if str(output) == "-" or is_stream(output):
@@ -113,18 +126,20 @@ def extract(
     from auvtool.extraction import failures_path, run_extraction
     from auvtool.extraction_plan import map_bytes, parse_shard, plan_extraction
     from auvtool.extractors.class_prompts import read_class_prompts
-    from auvtool.extractors.facts import extractor_facts
+    from auvtool.extractors.facts import facts_with
     from auvtool.extractors.model_options import ModelOptions
 
-    facts = extractor_facts(extractor)
+    model = ModelOptions(
+        weights=weights,
+        trust_checkpoint=trust_checkpoint,
+        feature=feature,
+        class_prompts=() if prompts is None else tuple(read_class_prompts(prompts).items()),
+    )
+    facts = facts_with(extractor, model)
     prompt = prompt or facts.prompts[0]
     settings = ExtractionSettings(
         extractor=extractor,
-        model=ModelOptions(
-            weights=weights,
-            trust_checkpoint=trust_checkpoint,
-            class_prompts=() if prompts is None else tuple(read_class_prompts(prompts).items()),
-        ),
+        model=model,
         prompt=prompt,
         input=image_input or (facts.default_input if prompt == "mask-box" else "raw"),
         channel=channel,

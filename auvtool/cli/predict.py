@@ -51,7 +51,8 @@ def predict(
       auvtool predict RUN Dataset004_Hippocampus/imagesTs -o P
       auvtool predict RUN Dataset004_Hippocampus -o P --cases hippocampus_001,hippocampus_003 --no-mirror
     """
-    from auvtool.prediction import failure_row, find_checkpoints, find_images, load_model, nnunet_process
+    from auvtool.nnunet_run import find_checkpoints
+    from auvtool.prediction import failure_row, find_images, load_model, nnunet_process
     from auvtool.prediction import predict as run_prediction
 
     case_ids = parse_case_ids(cases, "--cases")

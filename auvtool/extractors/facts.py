@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from auvtool.errors import UsageError
@@ -65,6 +66,7 @@ class ExtractorFacts:
         class_names: what `--prompt class-name` can name; None: any text.
         whole_volume: it sees the volume at once on a grid of its own, so that no slices can be left out.
         of_weights: what stands above follows from the weights: the module has `facts_of(facts, options)`.
+        weights_files: what --weights stands for, where that is more than the file it names.
         map_side: pixels of the longer side of its maps; None: about those of the volume. For an estimate of disk space.
         notice: said when it is used.
     """
@@ -83,6 +85,7 @@ class ExtractorFacts:
     class_names: tuple[str, ...] | None = None
     whole_volume: bool = False
     of_weights: bool = False
+    weights_files: tuple[Path, ...] = ()
     map_side: int | None = None
     notice: str = ""
 
@@ -147,6 +150,29 @@ EXTRACTORS: dict[str, ExtractorFacts] = {
             code_licence="Apache-2.0",
             weights_licence="-",
             source="part of auvtool",
+            cost="-",
+        ),
+    ),
+    "nnunet": ExtractorFacts(
+        module="auvtool.extractors.nnunet",
+        revision=1,
+        n_features=0,
+        prompts=("class-name", "none"),
+        channels_without_prompt=(),
+        needs_weights=True,
+        inputs=("raw",),
+        options=frozenset({"feature", "class_prompts"}),
+        class_names=(),
+        whole_volume=True,
+        of_weights=True,
+        description=ModelDescription(
+            modality="what it was trained on",
+            model_input="all channels through nnU-Net's own preprocessing, window by window, in 2D or 3D",
+            channels="a logit for each class; without prompts all classes, or the features before the last layer",
+            prompts="the name of each class among those of the network, or none",
+            code_licence="Apache-2.0",
+            weights_licence="yours",
+            source="a results folder of `auvtool train` or of nnU-Net, or a checkpoint in one, by --weights",
             cost="-",
         ),
     ),
