@@ -8,7 +8,7 @@ import typer
 from auvtool import console
 from auvtool.atomic import is_stream
 from auvtool.cli.case_ids import parse_case_ids
-from auvtool.cli.options import Device, DryRun, Force, Jobs, KeepGoing
+from auvtool.cli.options import Device, DryRun, Force, Jobs, KeepGoing, TrustCheckpoint
 from auvtool.errors import CasesFailed, UsageError
 
 if TYPE_CHECKING:
@@ -40,13 +40,7 @@ def extract(
             "in it.",
         ),
     ] = None,
-    trust_checkpoint: Annotated[
-        bool,
-        typer.Option(
-            "--trust-checkpoint",
-            help="Load a checkpoint that holds more than tensors. It can run any code: only your own.",
-        ),
-    ] = False,
+    trust_checkpoint: TrustCheckpoint = False,
     image_input: Annotated[
         Literal["raw", "mask"] | None,
         typer.Option(

@@ -7,7 +7,7 @@ import typer
 
 from auvtool import console
 from auvtool.cli.case_ids import parse_case_ids
-from auvtool.cli.options import Device, DryRun, Force, KeepGoing
+from auvtool.cli.options import Device, DryRun, Force, KeepGoing, TrustCheckpoint
 from auvtool.errors import CasesFailed
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def predict(
             help="Average over mirrored images, as nnU-Net does; 8 times slower. Default: on a GPU.",
         ),
     ] = None,
+    trust_checkpoint: TrustCheckpoint = False,
     device: Device = "cpu",
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of one process.")] = 1,
     keep_going: KeepGoing = True,
@@ -58,7 +59,7 @@ def predict(
     case_ids = parse_case_ids(cases, "--cases")
     checkpoints = find_checkpoints(run, name=checkpoint, folds=folds.split(",") if folds else None)
     with nnunet_process(threads):
-        model = load_model(run, checkpoints, device=device, mirror=mirror)
+        model = load_model(run, checkpoints, device=device, mirror=mirror, trust=trust_checkpoint)
     found, problems = find_images(images, file_ending=model.file_ending, n_channels=model.n_channels, case_ids=case_ids)
     if dry_run:
         there = sum((output / (case.case_id + model.file_ending)).exists() for case in found)
