@@ -7,7 +7,7 @@ A volume goes through nnU-Net's own preprocessing with all its channels and then
 without that last convolution. Windows lie where nnU-Net lays them and weigh what nnU-Net's Gaussian says, but are
 averaged in float32: nnU-Net's own average is in float16, where the Gaussian's tails lose their digits and logits at the
 borders of a volume are off by more than one. The convolution is applied to the average, which is the same as averaging
-logits. Nothing is mirrored, and the network runs in float32 on every device.
+logits. Nothing is mirrored, and the network runs in float32 on every device unless --amp says otherwise.
 
 Maps stay on the network's grid, cropped and resampled, with their axes turned to those of the case. The map of a class
 is its output as it is, before softmax or sigmoid; logits of a softmax network are determined but for one number a
@@ -31,7 +31,7 @@ from torch import nn
 
 from auvtool.backbones.final_layer import HOLDERS, final_layer, final_weight
 from auvtool.dataset_json import SemanticClass, read_dataset_json, semantic_classes
-from auvtool.device import torch_device
+from auvtool.device import to_device, torch_device
 from auvtool.errors import InputError, UsageError, one_line
 from auvtool.extractors import Agreement, DecodedChannel, ModelInput, absent_channel
 from auvtool.extractors.facts import ExtractorFacts
@@ -187,7 +187,7 @@ class TrainedNnUNet:
     def features(self, image: Float[np.ndarray, "channel d h w"]) -> Float[np.ndarray, "feature d h w"]:
         """What the last convolution gets to see of an image on the network's grid, averaged over windows."""
         return stitch(
-            torch.from_numpy(image).to(self.device),
+            to_device(image, self.device),
             self._see,
             n_maps=self._weight.shape[1],
             window=(self.window[0], self.window[1], self.window[2]),
