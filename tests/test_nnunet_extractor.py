@@ -165,6 +165,16 @@ def test_each_slice_goes_through_a_2d_network_once(tmp_path):
     assert sum(seen) == 5
 
 
+def test_mixed_precision_is_the_networks_only(plain):
+    image, extractor = image_of(16, 20, 16), extractor_of(plain)
+    exact = extractor.features(image)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        coarse = extractor.features(image)
+    assert coarse.dtype == np.float32
+    assert 0 < np.abs(coarse - exact).max() < 0.1 * np.ptp(exact)
+    assert "amp" in facts(plain).options
+
+
 # --- classes of a trained network
 
 

@@ -6,7 +6,7 @@ of any network whose last layer is a 1 x 1 (x 1) convolution where `auvtool.back
 A volume goes through nnU-Net's own preprocessing with all its channels and then, window by window, through the network
 without that last convolution. Windows lie where nnU-Net lays them and weigh what nnU-Net's Gaussian says, but are
 averaged in float32: nnU-Net's own average is in float16, where the Gaussian's tails lose their digits and logits at the
-borders of a volume are off by more than one. The convolution is applied to the average, which is the same as averaging
+borders of a volume are off by 0.5 and more. The convolution is applied to the average, which is the same as averaging
 logits. Nothing is mirrored, and the network runs in float32 on every device unless --amp says otherwise.
 
 Maps stay on the network's grid, cropped and resampled, with their axes turned to those of the case. The map of a class
