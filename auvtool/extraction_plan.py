@@ -220,6 +220,12 @@ def _check_settings(facts: ExtractorFacts, settings: ExtractionSettings) -> None
             )
     if settings.model.class_prompts and settings.prompt != "class-name":
         raise UsageError(f"--prompts: expected --prompt class-name, got {settings.prompt}; leave one of them out")
+    if settings.model.window is not None and settings.input == "mask":
+        raise UsageError(
+            "--window: expected --input raw, got mask, which has a window of its own; leave one of them out"
+        )
+    if settings.model.propagate and settings.prompt != "mask-box":
+        raise UsageError(f"--propagate: expected --prompt mask-box, got {settings.prompt}; leave one of them out")
     if facts.whole_volume and (settings.slice_stride > 1 or settings.max_slices is not None):
         raise UsageError(
             f"--slice-stride, --max-slices: expected neither for {settings.extractor}, which sees the volume at once, "
