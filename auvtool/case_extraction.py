@@ -130,6 +130,7 @@ def extract_case(case: Case, task: CaseTask, extractor: Extractor) -> tuple[str,
         channels=volume.image,
         geometry=volume.geometry,
         normalised=settings.input == "mask",
+        prompt=settings.prompt,
     )
     regions = [ChannelRegion(image, label, one) for one in classes] or [
         ChannelRegion(image, None, None) for _ in task.header.channels

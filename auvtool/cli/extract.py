@@ -24,7 +24,7 @@ def extract(
         Path | None, typer.Option("--labels", metavar="DIR", help="Labels; by default those of the data set.")
     ] = None,
     extractor: Annotated[
-        Literal["litemedsam", "litemedsam-random", "identity"],
+        Literal["litemedsam", "litemedsam-random", "segvol", "identity"],
         typer.Option(
             "--extractor",
             help="Foundation model; two controls: its network untrained, and the intensities themselves.",
