@@ -48,7 +48,9 @@ def test_extract_writes_a_features_file_and_its_manifest(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", EXTRACTORS)
 def test_every_extractor_can_be_named(folder: Path, name: str) -> None:
-    done = run("extract", folder, "-o", "F.h5", "--extractor", name, "--dry-run")
+    Path("w.pth").write_bytes(b"read only when it is loaded")
+    weights = ["--weights", "w.pth"] if EXTRACTORS[name].needs_weights else []
+    done = run("extract", folder, "-o", "F.h5", "--extractor", name, *weights, "--dry-run")
     assert done.exit_code == 0, done.exception
     assert f"through {name}," in done.stderr
 
