@@ -50,8 +50,12 @@ def load(options: ModelOptions, *, device: str) -> "SegVol":
         raise ValueError("segvol has weights")
     texts = text_tokens(options.class_prompts)
     network = SegVolNetwork(_SIZES)
-    state = network.own_names(read_weights(found.path, trust=options.trust_checkpoint))
-    load_strictly(network, state, found.path, expected="SegVol's weights")
+    load_strictly(
+        network,
+        network.own_names(read_weights(found.path, trust=options.trust_checkpoint)),
+        found.path,
+        expected="SegVol's weights",
+    )
     network.eval().requires_grad_(requires_grad=False)
     vectors = {name: network.text_encoder(tokens).to(target) for name, tokens in texts.items()}
     del network.text_encoder  # a third of the weights, and no case needs them
