@@ -54,7 +54,7 @@ def extract(
         typer.Option(
             "--prompt",
             help="A box of each class from its label, the name of each class, or none (the decoder's own channels). By "
-            "default the first of these that the model takes.",
+            "default what `auvtool info models` names first.",
         ),
     ] = None,
     prompts: Annotated[
@@ -109,6 +109,7 @@ def extract(
       auvtool extract Dataset003_Liver -o F.h5 --max-slices 16          (a CPU's patience)
       auvtool extract images/ --labels labels/ -o F.h5
       auvtool extract images/ --prompt none -o F.h5                     (no labels)
+      auvtool extract DS -o F.h5 --extractor segvol --weights W.pth     (CT, asked by the names of the classes)
       auvtool extract Dataset003_Liver -o F.2.h5 --shard 2/8            (then auvtool merge F.*.h5 -o F.h5)
     """
     if str(output) == "-" or is_stream(output):

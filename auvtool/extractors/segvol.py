@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from auvtool.checkpoint import load_strictly, read_weights
-from auvtool.device import torch_device
+from auvtool.device import to_device, torch_device
 from auvtool.errors import UsageError
 from auvtool.extractors import Agreement, DecodedChannel, ModelInput, absent_channel
 from auvtool.extractors.clip_tokens import ClipTokens
@@ -120,7 +120,7 @@ class SegVol:
     @torch.inference_mode()
     def encode(self, image: np.ndarray) -> torch.Tensor:
         """The embedding (1, 768, 8, 16, 16) of an image in [0, 1] of the model's size."""
-        return self.network.encode_image(torch.from_numpy(image)[None, None].to(self.device))
+        return self.network.encode_image(to_device(image, self.device)[None, None])
 
     @torch.inference_mode()
     def decode_prompts(
@@ -136,7 +136,7 @@ class SegVol:
         if not names:
             return
         texts = torch.stack([self._texts[name] for name in names])
-        corners = torch.from_numpy(np.stack(boxes)).to(self.device) if boxes else None
+        corners = to_device(np.stack(boxes), self.device) if boxes else None
         logits, upscaled = self.network.decode(embedding, texts, corners)
         yield from zip(logits.cpu().numpy(), upscaled.cpu().numpy(), strict=True)
 
