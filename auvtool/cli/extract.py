@@ -24,7 +24,7 @@ def extract(
         Path | None, typer.Option("--labels", metavar="DIR", help="Labels; by default those of the data set.")
     ] = None,
     extractor: Annotated[
-        Literal["litemedsam", "litemedsam-random", "identity", "medsam2", "nnunet"],
+        Literal["litemedsam", "litemedsam-random", "identity", "medsam2", "segvol", "nnunet"],
         typer.Option(
             "--extractor",
             help="Foundation model; two controls: its network untrained, and the intensities themselves; or your own "
@@ -54,7 +54,7 @@ def extract(
         typer.Option(
             "--prompt",
             help="A box of each class from its label, the name of each class, or none (the decoder's own channels). By "
-            "default the first of these that the model takes.",
+            "default what `auvtool info models` names first.",
         ),
     ] = None,
     prompts: Annotated[
@@ -128,6 +128,7 @@ def extract(
       auvtool extract images/ --labels labels/ -o F.h5
       auvtool extract images/ --prompt none -o F.h5                     (no labels)
       auvtool extract Dataset003_Liver -o F.h5 --extractor medsam2 --weights MedSAM2_latest.pt
+      auvtool extract Dataset003_Liver -o F.h5 --extractor segvol --weights SegVol_v1.pth
       auvtool extract Dataset003_Liver -o F.h5 --extractor nnunet --weights RUN
       auvtool extract Dataset003_Liver -o F.2.h5 --shard 2/8            (then auvtool merge F.*.h5 -o F.h5)
     """

@@ -64,10 +64,12 @@ class ExtractorFacts:
         inputs: those that it takes.
         options: names of the `ModelOptions` that it takes beside weights and trust_checkpoint.
         class_names: what `--prompt class-name` can name; None: any text.
+        names_with_boxes: with boxes from the label it is asked for the name of each class too.
         whole_volume: it sees the volume at once on a grid of its own, so that no slices can be left out.
         of_weights: what stands above follows from the weights: the module has `facts_of(facts, options)`.
         weights_files: what --weights stands for, where that is more than the file it names.
         map_side: pixels of the longer side of its maps; None: about those of the volume. For an estimate of disk space.
+        map_voxels: of each of its maps where all are alike, for the same estimate.
         notice: said when it is used.
     """
 
@@ -83,10 +85,12 @@ class ExtractorFacts:
     inputs: tuple[InputMode, ...] = ("raw", "mask")
     options: frozenset[str] = frozenset()
     class_names: tuple[str, ...] | None = None
+    names_with_boxes: bool = False
     whole_volume: bool = False
     of_weights: bool = False
     weights_files: tuple[Path, ...] = ()
     map_side: int | None = None
+    map_voxels: int | None = None
     notice: str = ""
 
 
@@ -135,6 +139,28 @@ EXTRACTORS: dict[str, ExtractorFacts] = {
             weights_licence="-",
             source="drawn with a fixed seed",
             cost="as litemedsam",
+        ),
+    ),
+    "segvol": ExtractorFacts(
+        module="auvtool.extractors.segvol",
+        revision=1,
+        n_features=96,
+        prompts=("class-name", "mask-box"),
+        channels_without_prompt=(),
+        needs_weights=True,
+        options=frozenset({"class_prompts"}),
+        names_with_boxes=True,
+        whole_volume=True,
+        map_voxels=32 * 256 * 256,
+        description=ModelDescription(
+            modality="CT",
+            model_input="the foreground of the volume as 32 x 256 x 256 of its voxels, scaled by its own percentiles",
+            channels="a logit for each class",
+            prompts="the name of each class in a sentence, which needs no label; or that and a 3D box from the label",
+            code_licence="MIT; written anew, on MONAI and transformers",
+            weights_licence="MIT (that of BAAI-DCAI/SegVol)",
+            source="SegVol_v1.pth, or pytorch_model.bin of BAAI/SegVol on Hugging Face",
+            cost="2.5 GB; one CPU thread: 6 s a volume of any size, 0.4 s a class, 9 s to load",
         ),
     ),
     "identity": ExtractorFacts(
