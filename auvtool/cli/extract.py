@@ -24,7 +24,7 @@ def extract(
         Path | None, typer.Option("--labels", metavar="DIR", help="Labels; by default those of the data set.")
     ] = None,
     extractor: Annotated[
-        Literal["litemedsam", "litemedsam-random", "identity"],
+        Literal["litemedsam", "litemedsam-random", "identity", "clip-driven", "anatomix"],
         typer.Option(
             "--extractor",
             help="Foundation model; two controls: its network untrained, and the intensities themselves.",
@@ -190,7 +190,8 @@ def _write_manifest(plan: "ExtractionPlan", folder: Path, n_cases: int, n_failed
     write_manifest(
         plan.output,
         command="extract",
-        options={**vars(plan.settings), "model": vars(plan.settings.model)},
+        options={**vars(plan.settings), "model": vars(plan.settings.model)}
+        | ({"notice": plan.facts.notice} if plan.facts.notice else {}),
         inputs=[folder],
         counts={"cases": n_cases, "failed": n_failed, "resumed": len(plan.finished)},
         model_sha256=plan.header.weights_sha256,
