@@ -278,13 +278,13 @@ def test_names_of_public_data_sets_are_known() -> None:
 
 
 def test_real_cts_from_images_to_scores(real_data: Path, tmp_path: Path, weights: Path) -> None:
-    """Three crops of a TotalSegmentator CT, each one window of 96^3; half a minute."""
+    """Two crops of a TotalSegmentator CT, each one window of 96^3; half a minute."""
     source = real_data / "totalseg_examples"
     image, label = (nibabel.load(source / f"{name}.nii.gz") for name in ("example_ct_sm", "example_seg"))
     dataset = tmp_path / "Dataset001_Crops"
     for folder in ("imagesTr", "labelsTr"):
         (dataset / folder).mkdir(parents=True)
-    for number, first in enumerate((68, 74, 80)):
+    for number, first in enumerate((68, 80)):
         box = np.s_[first : first + 24, 45:69, 4:28]
         values = np.asarray(label.dataobj)[box]
         organs = np.select([values == 5, values == 2, values == 4], [1, 2, 3]).astype(np.uint8)
@@ -293,7 +293,7 @@ def test_real_cts_from_images_to_scores(real_data: Path, tmp_path: Path, weights
         nibabel.save(nibabel.Nifti1Image(organs, image.affine), dataset / "labelsTr" / f"ct_{number}.nii.gz")
     (dataset / "dataset.json").write_text(
         '{"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1, "kidney_right": 2, "bile": 3}, '
-        '"numTraining": 3, "file_ending": ".nii.gz"}'
+        '"numTraining": 2, "file_ending": ".nii.gz"}'
     )
     features, scores = tmp_path / "F.h5", tmp_path / "S.csv"
     arguments = ("extract", dataset, "-o", features, "--extractor", "clip-driven", "--weights", weights)
@@ -310,4 +310,4 @@ def test_real_cts_from_images_to_scores(real_data: Path, tmp_path: Path, weights
     assert scored.returncode == 0, scored.stderr
     rows = [line.split(",") for line in scores.read_text().splitlines()]
     values = {(row[0], row[2]): row[rows[0].index("value")] for row in rows[1:]}
-    assert all(0 < float(values[case, "liver"]) < 1 for case in ("ct_0", "ct_1", "ct_2"))
+    assert all(0 < float(values[case, "liver"]) < 1 for case in ("ct_0", "ct_1"))

@@ -68,6 +68,11 @@ def test_a_flip_by_hand() -> None:
     np.testing.assert_array_equal(grid.in_order_of_volume(turned), volume)
 
 
+def test_a_grid_that_no_scan_has_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"3401 x 3401 x 934 cubes of 1\.5 mm are too many; is the spacing right\?"):
+        ras_grid(geometry_of((15, 52, 52), (100.0, 100.0, 100.0)), 1.5)
+
+
 def test_no_small_mask_is_lost() -> None:
     geometry = geometry_of((20, 20, 20), (0.5, 0.5, 0.5))
     mask = np.zeros((20, 20, 20), dtype=bool)

@@ -14,6 +14,9 @@ from scipy.ndimage import affine_transform
 
 from auvtool.volume import Geometry
 
+# A whole body at 1.5 mm has a fifth of it; more is a header that lies, and would take the machine's memory.
+_MOST_CUBES = 1_000_000_000
+
 _orientations: Any = nibabel.orientations  # no type information
 
 
@@ -57,11 +60,17 @@ class RasGrid:
 
 
 def ras_grid(geometry: Geometry, spacing_mm: float) -> RasGrid:
-    """The grid of cubes of side `spacing_mm` for a volume."""
+    """The grid of cubes of side `spacing_mm` for a volume.
+
+    Raises:
+        ValueError: it would have more than a thousand million cubes.
+    """
     orientation = _orientations.io_orientation(np.asarray(geometry.affine))
     axes = orientation[:, 0].astype(int)
     lengths, spacings = np.empty(3), np.empty(3)
     lengths[axes], spacings[axes] = geometry.shape, geometry.spacing_mm
     step = spacing_mm / spacings
     r, a, s = (int(n) for n in np.round((lengths - 1) / step + 1))
+    if r * a * s > _MOST_CUBES:
+        raise ValueError(f"{r} x {a} x {s} cubes of {spacing_mm:g} mm are too many; is the spacing right?")
     return RasGrid(orientation, (float(step[0]), float(step[1]), float(step[2])), (r, a, s))
