@@ -99,7 +99,9 @@ def plan_extraction(
                 f"--prompt {settings.prompt}: expected a data set with classes, got {dataset.folder}; name a raw data "
                 "set, or its labels with --labels"
             )
-        prompts = prompts_of_classes(dataset.classes, dict(settings.model.class_prompts), facts.class_names)
+        prompts = prompts_of_classes(
+            dataset.classes, dict(settings.model.class_prompts), facts.class_names, facts.class_aliases
+        )
         settings = replace(settings, model=replace(settings.model, class_prompts=prompts))
         channels = tuple((one.class_id, one.name) for one in dataset.classes if one.name in dict(prompts))
     elif settings.prompt == "mask-box":

@@ -1,7 +1,7 @@
 """`auvtool extract`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from auvtool.case_extraction import CaseOutcome
     from auvtool.extraction_plan import ExtractionPlan
 
+ExtractorName: TypeAlias = Literal[
+    "litemedsam", "litemedsam-random", "identity", "medsam2", "segvol", "clip-driven", "anatomix", "nnunet"
+]
+
 
 def extract(
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="nnU-Net raw data set, or a folder of images.")],
@@ -24,7 +28,7 @@ def extract(
         Path | None, typer.Option("--labels", metavar="DIR", help="Labels; by default those of the data set.")
     ] = None,
     extractor: Annotated[
-        Literal["litemedsam", "litemedsam-random", "identity", "medsam2", "segvol", "nnunet"],
+        ExtractorName,
         typer.Option(
             "--extractor",
             help="Foundation model; two controls: its network untrained, and the intensities themselves; or your own "
@@ -222,7 +226,8 @@ def _write_manifest(plan: "ExtractionPlan", folder: Path, n_cases: int, n_failed
     write_manifest(
         plan.output,
         command="extract",
-        options={**vars(plan.settings), "model": vars(plan.settings.model)},
+        options={**vars(plan.settings), "model": vars(plan.settings.model)}
+        | ({"notice": plan.facts.notice} if plan.facts.notice else {}),
         inputs=[folder],
         counts={"cases": n_cases, "failed": n_failed, "resumed": len(plan.finished)},
         model_sha256=plan.header.weights_sha256,
