@@ -13,9 +13,10 @@ from typing import Any
 
 from auvtool.atomic import write_text
 from auvtool.backbones import require_package
-from auvtool.dataset import Case, CaseProblem, open_dataset
+from auvtool.dataset import Case, CaseProblem, open_dataset, split_unnameable
 from auvtool.device import torch_device
 from auvtool.errors import AuvtoolError, InputError, OutputError, UsageError, one_line
+from auvtool.json_text import parse_json
 from auvtool.manifest import input_digest
 from auvtool.schema import Row
 from auvtool.training.captured_output import captured_output
@@ -212,7 +213,7 @@ def _named_images(images: Path, file_ending: str, n_channels: int) -> tuple[list
         raise InputError(
             images, expected="a readable folder of images", found=f"'{error.strerror}'", cure="check the path"
         ) from error
-    pattern = re.compile(rf"(.+)_(\d{{4}}){re.escape(file_ending)}")
+    pattern = re.compile(rf"(.+)_([0-9]{{4}}){re.escape(file_ending)}", re.DOTALL)
     channels: dict[str, dict[int, Path]] = {}
     for name in names:
         if match := pattern.fullmatch(name):
@@ -236,7 +237,8 @@ def _named_images(images: Path, file_ending: str, n_channels: int) -> tuple[list
                 cure="add or remove files",
             )
             problems.append(CaseProblem(case_id, str(fault)))
-    return cases, problems
+    usable, unnameable = split_unnameable(cases)
+    return usable, [*problems, *unnameable]
 
 
 def predict(
@@ -366,8 +368,8 @@ def _open_output(model: Model, output: Path, *, force: bool) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        content = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise InputError(path, expected="readable JSON", found=f"'{one_line(error)}'", cure="check the file") from error
     if not isinstance(content, dict):
         raise InputError(path, expected="a JSON object", found="other JSON", cure="check the file")

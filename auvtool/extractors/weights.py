@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import pickle
 import warnings
 from dataclasses import dataclass
 from importlib import metadata
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from auvtool.errors import InputError, one_line
 from auvtool.extractors import ExtractorFacts
+from auvtool.file_limits import require_stored_zip
 
 if TYPE_CHECKING:
     import torch
@@ -76,10 +76,11 @@ def load_state(path: Path) -> "dict[str, torch.Tensor]":
     import torch
 
     try:
+        require_stored_zip(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of a pickle that is refused in the next moment
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # of a damaged file torch raises any
         unsafe = _unsafe_globals(path)
         raise InputError(
             path,
@@ -101,7 +102,7 @@ def _unsafe_globals(path: Path) -> list[str]:
 
     try:
         return sorted(get_unsafe_globals_in_checkpoint(path))
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+    except Exception:
         return []  # no checkpoint at all: the first error says so
 
 

@@ -9,6 +9,7 @@ import torch
 
 from auvtool.atomic import atomic_path
 from auvtool.errors import InputError, one_line
+from auvtool.file_limits import require_stored_zip
 
 # What `nnUNetv2_predict` looks the network's builder up by: its own trainer, which every nnU-Net has.
 STOCK_TRAINER = "nnUNetTrainer"
@@ -36,6 +37,7 @@ def read_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[s
         InputError: the file is missing, broken, holds other objects, or is no nnU-Net checkpoint.
     """
     try:
+        require_stored_zip(path)
         with torch.serialization.safe_globals(_numpy_scalars()):
             checkpoint = torch.load(path, map_location=device, weights_only=True)
     except OSError as error:
