@@ -41,6 +41,8 @@ _MOST_HEADER_BYTES = 2**20
 # Of the encodings of NRRD that have a best ratio; text takes more bytes than voxels.
 _NRRD_RATIOS = dict.fromkeys((b"raw", b"txt", b"text", b"ascii", b"hex"), 1)
 _NRRD_RATIOS |= dict.fromkeys((b"gz", b"gzip"), DEFLATE_RATIO)
+# No page, with its tags, unpacks to more than this many times its bytes, whichever way it was packed.
+_TIFF_RATIO = 2**14
 _stderr_lock = threading.Lock()
 
 _nibabel: Any = nibabel  # none has types for what is used here
@@ -314,7 +316,7 @@ def _read_tiff(path: Path) -> tuple[np.ndarray, np.ndarray]:
         if not len(file.pages):  # counting finds a circle of pages, in which reading would go round for ever
             raise ValueError("no page")
         series = file.series[0]
-        require_volume_size(path, series.nbytes)
+        _require_bytes(path, series.nbytes // _TIFF_RATIO, series.nbytes, packed=False)
         n_parts = len(series.pages) * math.prod(series.keyframe.chunked)
         if n_parts > path.stat().st_size:  # each has its place in a table
             raise ValueError(f"{n_parts} strips or tiles in {path.stat().st_size} bytes")

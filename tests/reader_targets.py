@@ -232,9 +232,9 @@ def _read_checkpoint(path: Path) -> object:
 
 
 def _read_state(path: Path) -> object:
-    from auvtool.extractors.weights import load_state
+    from auvtool.checkpoint import read_weights
 
-    return {name: tensor.shape for name, tensor in load_state(path).items()}
+    return {name: tensor.shape for name, tensor in read_weights(path).items()}
 
 
 def _plans_seeds() -> list[bytes]:

@@ -179,8 +179,15 @@ def tiff_page(*tags):
 
 
 def test_more_strips_than_bytes(tmp_path):
-    page = tiff_page((256, 3, 1), (257, 4, 2**30), (258, 3, 8), (262, 3, 1), (273, 4, 8), (278, 4, 1), (279, 4, 1))
-    refused("tiff", struct.pack("<2sHI", b"II", 42, 8) + page + bytes(4), tmp_path, "1073741824 strips or tiles")
+    page = tiff_page((256, 3, 1), (257, 4, 2**20), (258, 3, 8), (262, 3, 1), (273, 4, 8), (278, 4, 1), (279, 4, 1))
+    refused("tiff", struct.pack("<2sHI", b"II", 42, 8) + page + bytes(4), tmp_path, "1048576 strips or tiles")
+
+
+def test_more_voxels_than_a_packed_page_can_hold(tmp_path):
+    page = tiff_page(
+        (256, 4, 2**15), (257, 4, 2**15), (258, 3, 8), (259, 3, 8), (273, 4, 8), (278, 4, 2**15), (279, 4, 9)
+    )
+    refused("tiff", struct.pack("<2sHI", b"II", 42, 8) + page + bytes(4), tmp_path, "98 bytes instead of 65536")
 
 
 def test_a_circle_of_tiff_pages_ends(tmp_path):
