@@ -13,14 +13,13 @@ _NOT_ON_WINDOWS = '<>:"|?*'
 def case_id_fault(case_id: str, *, windows: bool = os.name == "nt") -> str | None:
     """What makes `case_id` no part of a file name; None of a usable one.
 
-    A path would lead out of the output folder, a hidden character or a space at an end gets lost in a list of ids, and
-    a longer name than file systems take would fail at the end of the work. `windows`: its own rules count as well.
+    A path would lead out of the output folder, a hidden character gets lost in a list of ids, and a longer name than
+    file systems take would fail at the end of the work. `windows`: its own rules count as well.
     """
     faults = {
         "no name": case_id in {"", ".", ".."},
         "a path": "/" in case_id or "\\" in case_id,
         "hidden characters": has_hidden(case_id),
-        "a space at an end": case_id != case_id.strip(),
         f"more than {_MOST_BYTES} bytes": len(visible(case_id).encode("utf-8")) > _MOST_BYTES,
         "a name that Windows keeps for itself": windows and _is_reserved(case_id),
     }
@@ -29,4 +28,4 @@ def case_id_fault(case_id: str, *, windows: bool = os.name == "nt") -> str | Non
 
 def _is_reserved(case_id: str) -> bool:
     signs = any(sign in case_id for sign in _NOT_ON_WINDOWS)
-    return signs or case_id.endswith(".") or PureWindowsPath(case_id).is_reserved()
+    return signs or case_id.endswith((".", " ")) or PureWindowsPath(case_id).is_reserved()
