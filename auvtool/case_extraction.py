@@ -158,6 +158,7 @@ def extract_case(
         geometry=volume.geometry,
         normalised=settings.input == "mask",
         channel_name=dataset.channel_names[settings.channel],
+        prompt=settings.prompt,
     )
     regions = [ChannelRegion(image, label, one) for one in classes] or [
         ChannelRegion(image, None, None) for _ in task.header.channels
