@@ -99,7 +99,9 @@ def plan_extraction(
                 f"--prompt {settings.prompt}: expected a data set with classes, got {dataset.folder}; name a raw data "
                 "set, or its labels with --labels"
             )
-        prompts = prompts_of_classes(dataset.classes, dict(settings.model.class_prompts), facts.class_names)
+        prompts = prompts_of_classes(
+            dataset.classes, dict(settings.model.class_prompts), facts.class_names, facts.class_aliases
+        )
         # Recorded with what is left out, so that the record alone gives these channels again.
         left_out = tuple((one.name, "") for one in dataset.classes if one.name not in dict(prompts))
         settings = replace(settings, model=replace(settings.model, class_prompts=prompts + left_out))
@@ -147,7 +149,7 @@ def map_bytes(plan: ExtractionPlan) -> int | None:
         except InputError:
             continue
         d, h, w = volume.geometry.shape
-        if plan.settings.prompt == "none":
+        if plan.settings.prompt == "none" or plan.facts.whole_volume:
             n_maps = d * len(plan.header.channels)
         elif volume.label is not None:
             n_maps = sum(int(np.isin(volume.label, one.labels).any(axis=(1, 2)).sum()) for one in plan.dataset.classes)
@@ -224,6 +226,12 @@ def _check_settings(facts: ExtractorFacts, settings: ExtractionSettings) -> None
             )
     if settings.model.class_prompts and not _asks_by_name(facts, settings):
         raise UsageError(f"--prompts: expected --prompt class-name, got {settings.prompt}; leave one of them out")
+    if settings.model.window is not None and settings.input == "mask":
+        raise UsageError(
+            "--window: expected --input raw, got mask, which has a window of its own; leave one of them out"
+        )
+    if settings.model.propagate and settings.prompt != "mask-box":
+        raise UsageError(f"--propagate: expected --prompt mask-box, got {settings.prompt}; leave one of them out")
     if facts.whole_volume and (settings.slice_stride > 1 or settings.max_slices is not None):
         raise UsageError(
             f"--slice-stride, --max-slices: expected neither for {settings.extractor}, which sees the volume at once, "

@@ -33,6 +33,7 @@ class ModelInput:
         channels: all channels of the image as the files have them.
         geometry: of image, label and channels.
         normalised: whether `image` is normalised by its foreground, and its intensities are those of no scanner.
+        channel_name: of `image` in dataset.json: CT, in any case, for Hounsfield units, as nnU-Net has it.
         prompt: what the model is asked with: a label is there by class name too, if the case has one.
     """
 
@@ -43,6 +44,7 @@ class ModelInput:
     channels: Float[np.ndarray, "channel d h w"]
     geometry: Geometry
     normalised: bool
+    channel_name: str = ""
     prompt: Prompt = "mask-box"
 
 

@@ -12,7 +12,7 @@ from auvtool.extractors.facts import ExtractorFacts, WeightsInPackage
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file of weights and the SHA-256 of its bytes."""
+    """A file of weights and the SHA-256 of its bytes; of several, the first, and that of their digests in order."""
 
     path: Path
     sha256: str
@@ -21,12 +21,17 @@ class WeightsFile:
 def find_weights(facts: ExtractorFacts, given: Path | None) -> WeightsFile | None:
     """The weights file that an extractor will load: `given`, or the one in its package; None if it has no weights.
 
+    Weights of several files, such as a results folder of nnU-Net, are those that `facts` lists.
+
     Nothing is imported from the package.
 
     Raises:
         UsageError: the model's weights are in no package, and no file is given.
         InputError: the file cannot be read, the package is missing, or its weights are not those we know.
     """
+    if facts.weights_files:
+        digests = "".join(_sha256(path) for path in facts.weights_files)
+        return WeightsFile(facts.weights_files[0], hashlib.sha256(digests.encode()).hexdigest())
     if given is not None:
         return WeightsFile(given, _sha256(given))
     if facts.weights is None:
