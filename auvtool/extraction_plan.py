@@ -102,7 +102,9 @@ def plan_extraction(
         prompts = prompts_of_classes(
             dataset.classes, dict(settings.model.class_prompts), facts.class_names, facts.class_aliases
         )
-        settings = replace(settings, model=replace(settings.model, class_prompts=prompts))
+        # Recorded with what is left out, so that the record alone gives these channels again.
+        left_out = tuple((one.name, "") for one in dataset.classes if one.name not in dict(prompts))
+        settings = replace(settings, model=replace(settings.model, class_prompts=prompts + left_out))
         channels = tuple((one.class_id, one.name) for one in dataset.classes if one.name in dict(prompts))
     elif settings.prompt == "mask-box":
         channels = tuple((one.class_id, one.name) for one in dataset.classes)
