@@ -11,10 +11,11 @@ import numpy as np
 from auvtool.dataset import open_dataset
 from auvtool.dataset_json import SemanticClass, image_file_ending, read_dataset_json, semantic_classes
 from auvtool.errors import InputError
-from auvtool.metrics import Overlap, confusion_matrix, overlap
+from auvtool.label_stream import label_blocks, read_label_grid
+from auvtool.metrics import Confusion, Overlap, PairCounts, confusion_matrix, overlap
 from auvtool.schema import Row
 from auvtool.volume import whole_numbers
-from auvtool.volume_file import FileVolume, read_volume_file, spacing_of
+from auvtool.volume_file import FileGrid, FileVolume, read_volume_file, spacing_of
 
 _ORIGIN_TOLERANCE_MM = 1e-3
 
@@ -169,11 +170,8 @@ def compare_case(pair: Pair, comparison: Comparison) -> CaseOverlap:
     Raises:
         InputError: a file cannot be read whole or is no label map, or the two differ in shape, spacing or orientation.
     """
-    reference, prediction = read_volume_file(pair.reference), read_volume_file(pair.prediction)
-    notes = _check_geometry(reference, prediction)
     n_labels = 1 + max(comparison.ignore_label or 0, *(max(item.labels) for item in comparison.classes))
-    # The files' first index is the fastest in memory: transposed, the arrays are cut into blocks without a copy.
-    confusion = confusion_matrix(whole_numbers(reference)[0].T, whole_numbers(prediction)[0].T, n_labels=n_labels)
+    confusion, notes = _count_in_blocks(pair, n_labels) or _count_whole(pair, n_labels)
     for path, count in (
         (pair.reference, int(confusion[n_labels].sum())),
         (pair.prediction, int(confusion[:, n_labels].sum())),
@@ -182,6 +180,32 @@ def compare_case(pair: Pair, comparison: Comparison) -> CaseOverlap:
             notes.append(f"{path}: {count} voxels with labels that dataset.json does not name; counted as no class")
     overlaps = (overlap(confusion, item.labels, ignore_label=comparison.ignore_label) for item in comparison.classes)
     return CaseOverlap(pair, tuple(overlaps), tuple(notes))
+
+
+def _count_in_blocks(pair: Pair, n_labels: int) -> tuple[Confusion, list[str]] | None:
+    """Confusion matrix and warnings, both files read side by side; None where they must be read whole.
+
+    So must files with a fault, whatever it is: what is wrong is said by `_count_whole`, for all kinds of files alike.
+    """
+    reference, prediction = read_label_grid(pair.reference), read_label_grid(pair.prediction)
+    if reference is None or prediction is None:
+        return None
+    counts = PairCounts(n_labels)
+    try:
+        notes = _check_geometry(reference, prediction)
+        for block_of_reference, block_of_prediction in label_blocks(reference, prediction):
+            counts.add(block_of_reference, block_of_prediction)
+    except InputError:
+        return None
+    return counts.matrix(), notes
+
+
+def _count_whole(pair: Pair, n_labels: int) -> tuple[Confusion, list[str]]:
+    reference, prediction = read_volume_file(pair.reference), read_volume_file(pair.prediction)
+    notes = _check_geometry(reference, prediction)
+    # The files' first index is the fastest in memory: transposed, the arrays are cut into blocks without a copy.
+    labels, predicted = (whole_numbers(volume)[0].T for volume in (reference, prediction))
+    return confusion_matrix(labels, predicted, n_labels=n_labels), notes
 
 
 def metrics_rows(evaluation: Evaluation) -> list[Row]:
@@ -249,9 +273,9 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(defined) / len(defined) if defined else None
 
 
-def _check_geometry(reference: FileVolume, prediction: FileVolume) -> list[str]:
+def _check_geometry(reference: FileVolume | FileGrid, prediction: FileVolume | FileGrid) -> list[str]:
     """Raise where voxels of equal index are not at one place; warnings where the headers differ a little."""
-    shape, found_shape = reference.voxels.shape[1:], prediction.voxels.shape[1:]
+    shape, found_shape = reference.shape, prediction.shape
     spacing, found_spacing = spacing_of(reference.affine), spacing_of(prediction.affine)
     axes, found_axes = (_axis_codes(volume.affine) for volume in (reference, prediction))
     checks = (
