@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from auvtool import evaluation, gzip_stream, label_stream
 from auvtool.errors import InputError
-from auvtool.evaluation import evaluate, find_pairs, metrics_rows
+from auvtool.evaluation import evaluate, metrics_rows
+from auvtool.evaluation_pairs import find_pairs
 from auvtool.label_stream import label_blocks, read_label_grid
 from auvtool.volume_file import read_volume_file
 
@@ -89,7 +90,7 @@ def dataset(tmp_path_factory):
 def outcome(comparison, *, in_blocks):
     """Rows, warnings and failures of an evaluation; with `in_blocks` it may read nothing whole."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "_count_whole" if in_blocks else "_count_in_blocks", lambda *given: None)
+        patch.setattr(evaluation, "_read_whole" if in_blocks else "_count_in_blocks", lambda *given: None)
         result = evaluate(comparison)
     return metrics_rows(result), [case.warnings for case in result.cases], result.failures
 
