@@ -59,7 +59,7 @@ class PairCounts:
 
     def __init__(self, n_labels: int) -> None:
         self._n_labels, self._side = n_labels, n_labels + 1
-        self._counts = np.zeros(self._side**2, dtype=np.int64)
+        self._counts = np.zeros(self._side**2)  # float64, which np.bincount sums lengths in: exact up to 2^53 voxels
         self._scratch = np.empty((2, 0), dtype=np.uint64)  # a fresh array for each block would cost as much as its use
 
     def add(self, reference: Integer[np.ndarray, " voxel"], prediction: Integer[np.ndarray, " voxel"]) -> None:
@@ -68,14 +68,15 @@ class PairCounts:
         if starts.size > _MOST_RUNS * reference.size:
             self._counts += np.bincount(self._codes(reference, prediction), minlength=self._counts.size)
             return
-        lengths = np.diff(starts, append=reference.size)
+        lengths = np.empty(starts.size)
+        np.subtract(starts[1:], starts[:-1], out=lengths[:-1])
+        lengths[-1:] = reference.size - starts[-1:]
         codes = self._codes(reference.take(starts), prediction.take(starts))
-        # float64 weights count exactly far beyond the size of a block
-        self._counts += np.bincount(codes, weights=lengths, minlength=self._counts.size).astype(np.int64)
+        self._counts += np.bincount(codes, weights=lengths, minlength=self._counts.size)
 
     def matrix(self) -> Confusion:
         """(n_labels + 1, n_labels + 1) counts of what was added so far."""
-        return self._counts.reshape(self._side, self._side).copy()
+        return self._counts.reshape(self._side, self._side).astype(np.int64)
 
     def _run_starts(self, reference: np.ndarray, prediction: np.ndarray) -> np.ndarray:
         """Where the pair (reference, prediction) is another one than before, the first voxel included."""
@@ -96,8 +97,10 @@ class PairCounts:
         changed_words = np.flatnonzero(words != 0)
         found = np.flatnonzero(words[changed_words].view(changes.dtype) != 0)
         per_word = _WORD_BYTES // width
-        starts = (changed_words * per_word)[found // per_word]
-        starts += found % per_word
+        bits = per_word.bit_length() - 1  # of the place in a word
+        starts = (changed_words << bits)[found >> bits]
+        found &= per_word - 1
+        starts += found
         return np.asarray(starts)
 
     def _codes(self, reference: np.ndarray, prediction: np.ndarray) -> np.ndarray:

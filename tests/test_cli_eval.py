@@ -170,7 +170,7 @@ def test_two_runs_are_compared(runs, tmp_path):
     assert all(float(row["difference"]) < 0 for row in rows)
     done = auvtool("eval", "--compare", *runs, "-o", tmp_path / "C.csv", "--seed", "3")
     assert (done.returncode, done.stdout) == (0, "")
-    assert [line.split()[:3] for line in done.stderr.splitlines()[2:]] == [["dice", "all", "3"], ["iou", "all", "3"]]
+    assert [line.split()[:3] for line in done.stderr.splitlines()[3:]] == [["dice", "all", "3"], ["iou", "all", "3"]]
     assert read_table(tmp_path / "C.csv", PAIRED_METRICS)[0]["n_worse"] == 3
     assert json.loads((tmp_path / "C.csv.manifest.json").read_text())["options"]["seed"] == 3
 

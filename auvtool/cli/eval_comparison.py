@@ -6,17 +6,15 @@ from typing import TYPE_CHECKING
 from auvtool import console
 from auvtool.atomic import is_stream
 from auvtool.errors import InputError
-from auvtool.schema import ALL_CLASSES, PAIRED_METRICS
+from auvtool.schema import ALL_CLASSES, PAIRED_METRICS, Row
 from auvtool.tables import STANDARD_STREAM, write_table
 
 if TYPE_CHECKING:
     from auvtool.run_comparison import RunComparison
 
-_SHOWN = ("metric", "class", "n", "A", "B", "B - A", "low", "high", "better", "worse", "p", "p (Holm)")
-_COLUMNS = (
-    *("metric", "class_name", "n", "mean_a", "mean_b", "difference", "difference_low", "difference_high"),
-    *("n_better", "n_worse", "wilcoxon_p", "holm_p"),
-)
+_COLUMNS = ("metric", "class", "n", "A", "B", "B - A", "+/-", "p")
+_SMALL_P = 0.001
+_LEGEND = "+/-: cases in which B is better, worse; p: signed-rank test, for classes corrected (Holm)"
 
 
 def compare_tables(
@@ -40,10 +38,8 @@ def compare_tables(
         write_table(found.rows, PAIRED_METRICS, output, requested=table_format, force=force)
     if on_terminal or output != STANDARD_STREAM:
         rows = found.rows if on_terminal else [row for row in found.rows if row["class_name"] == ALL_CLASSES]
-        shown = [{name: row.get(key) for name, key in zip(_SHOWN, _COLUMNS, strict=True)} for row in rows]
-        console.print_table(
-            shown, _SHOWN, title=f"A: {tables[0]}, B: {tables[1]}, {found.n_cases} cases", to_stderr=not on_terminal
-        )
+        title = f"A: {tables[0]}, B: {tables[1]}, {found.n_cases} cases\n{_LEGEND}"
+        console.print_table([_readable(row) for row in rows], _COLUMNS, title=title, to_stderr=not on_terminal)
     one_sided = sum(int(str(row[name])) for row in found.rows for name in ("n_only_a", "n_only_b") if row["class_id"])
     if one_sided:
         console.warn(f"{one_sided} values of one run have none of the other beside them (n_only_a, n_only_b): no pairs")
@@ -62,6 +58,21 @@ def compare_tables(
                 "rows": len(found.rows),
             },
         )
+
+
+def _readable(row: Row) -> Row:
+    change, low, high = (row.get(name) for name in ("difference", "difference_low", "difference_high"))
+    p = row["holm_p"] if row["class_id"] is not None else row.get("wilcoxon_p")
+    return {
+        "metric": row["metric"],
+        "class": row["class_name"],
+        "n": row["n"],
+        "A": row.get("mean_a"),
+        "B": row.get("mean_b"),
+        "B - A": "-" if change is None else f"{change:6.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]"),
+        "+/-": f"{row['n_better']}/{row['n_worse']}",
+        "p": "-" if p is None else "< 0.001" if isinstance(p, float) and p < _SMALL_P else f"{p:.3f}",
+    }
 
 
 def _check_alone(found: "RunComparison", tables: tuple[Path, Path], *, allow_missing: bool) -> None:
