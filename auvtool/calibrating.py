@@ -25,6 +25,7 @@ from auvtool.errors import InputError, UsageError
 from auvtool.evidence import evidence_of, reasons
 from auvtool.extraction import run_extraction
 from auvtool.extraction_plan import ExtractionPlan, plan_extraction
+from auvtool.extractors.model_options import ModelOptions
 from auvtool.faults import split_copy_id
 from auvtool.faulty_copies import choose_cases, fault_combinations, faulty_copies
 from auvtool.feature_store import CaseFeatures, FeatureHeader
@@ -81,7 +82,7 @@ def settings_of(header: FeatureHeader, *, weights: Path | None, device: str) -> 
     limit = options.get("max_slices")
     return ExtractionSettings(
         extractor=header.extractor,
-        weights=weights,
+        model=ModelOptions.of_record(options, weights=weights),
         prompt="mask-box",
         input="mask" if header.input == "mask" else "raw",
         channel=int(str(options["channel"])),

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -14,12 +14,15 @@ from auvtool.case_evidence import case_evidence
 from auvtool.dataset import Case, Dataset
 from auvtool.dataset_json import SemanticClass
 from auvtool.errors import AuvtoolError, InputError, OutputError, one_line
-from auvtool.extractors import DecodedChannel, Extractor, ModelInput, Prompt, extractor_facts, load_extractor
+from auvtool.extractors import DecodedChannel, Extractor, ModelInput, load_extractor
+from auvtool.extractors.facts import Prompt
+from auvtool.extractors.model_options import ModelOptions
 from auvtool.faults import read_case_with_fault
 from auvtool.feature_store import FeatureHeader, group_name
 from auvtool.feature_writer import case_shard
 from auvtool.measurement import ChannelRegion, choose_slices, measure_case
 from auvtool.normalize import InputMode, normalize
+from auvtool.volume import CaseVolume
 
 Store: TypeAlias = Literal["spectrum", "maps", "both"]
 
@@ -29,7 +32,7 @@ class ExtractionSettings:
     """The options of `auvtool extract` that change a number, and the device."""
 
     extractor: str = "litemedsam"
-    weights: Path | None = None
+    model: ModelOptions = field(default_factory=ModelOptions)
     prompt: Prompt = "mask-box"
     input: InputMode = "mask"
     channel: int = 0
@@ -41,11 +44,20 @@ class ExtractionSettings:
 
 @dataclass(frozen=True)
 class CaseTask:
-    """What is the same for every case of a run, without its list of cases: it goes to each worker with each case."""
+    """What is the same for every case of a run, without its list of cases: it goes to each worker with each case.
+
+    Attributes:
+        dataset: without its cases; its classes are those to decode.
+        settings: how.
+        header: of the feature file.
+        n_features: of the extractor.
+        parts: folder of the shards.
+    """
 
     dataset: Dataset
     settings: ExtractionSettings
     header: FeatureHeader
+    n_features: int
     parts: Path
 
 
@@ -81,8 +93,35 @@ def inputs_digest(cases: Sequence[Case]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def extract_case(case: Case, task: CaseTask, extractor: Extractor) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class ReadCase:
+    """What an extraction needs of a case's files, and the state that they were read in (`input_state`)."""
+
+    volume: CaseVolume
+    inputs: str
+
+
+def read_files(case: Case, task: CaseTask) -> ReadCase:
+    """The files of a case.
+
+    Raises:
+        InputError: they are not as they should be.
+    """
+    inputs = input_state(case)  # first: a file that changes while it is read is another one
+    needs_label = task.settings.prompt != "none" or task.settings.input == "mask"
+    return ReadCase(read_case_with_fault(case if needs_label else replace(case, label=None), task.dataset), inputs)
+
+
+def extract_case(
+    case: Case, task: CaseTask, extractor: Extractor, read: Callable[[], ReadCase] | None = None
+) -> tuple[str, ...]:
     """Write the shard of one case.
+
+    Args:
+        case: to extract.
+        task: how.
+        extractor: loaded.
+        read: gives what was read ahead; None: the files are read here.
 
     Returns:
         Warnings about its files.
@@ -93,12 +132,13 @@ def extract_case(case: Case, task: CaseTask, extractor: Extractor) -> tuple[str,
         ValueError: the decoded map holds a NaN.
     """
     settings, dataset = task.settings, task.dataset
-    prompted = settings.prompt == "mask-box"
-    inputs = input_state(case)
-    needs_label = prompted or settings.input == "mask"
-    volume = read_case_with_fault(case if needs_label else replace(case, label=None), dataset)
+    prompted = settings.prompt != "none"
+    files = read_files(case, task) if read is None else read()
+    volume = files.volume
     label = volume.label
-    classes = dataset.classes if prompted else ()
+    classes = (
+        tuple(one for one in dataset.classes if (one.class_id, one.name) in task.header.channels) if prompted else ()
+    )
     image = volume.image[settings.channel]
     slices = choose_slices(
         label if prompted else None,
@@ -109,11 +149,19 @@ def extract_case(case: Case, task: CaseTask, extractor: Extractor) -> tuple[str,
     )
     if len(slices) or not prompted:  # an empty label has no foreground to normalise by, and nothing to decode
         image = _normalised(image, label, dataset, settings.input, case)
-    model_input = ModelInput(image, label if prompted else None, classes, slices)
+    model_input = ModelInput(
+        image,
+        label if prompted else None,
+        classes,
+        slices,
+        channels=volume.image,
+        geometry=volume.geometry,
+        normalised=settings.input == "mask",
+    )
     regions = [ChannelRegion(image, label, one) for one in classes] or [
         ChannelRegion(image, None, None) for _ in task.header.channels
     ]
-    with case_shard(shard_path(task.parts, case.case_id), task.header, case.case_id, inputs=inputs) as writer:
+    with case_shard(shard_path(task.parts, case.case_id), task.header, case.case_id, inputs=files.inputs) as writer:
 
         def keep_map(class_id: int, channel: DecodedChannel) -> None:
             if settings.store != "spectrum" and channel.logits is not None:
@@ -122,11 +170,11 @@ def extract_case(case: Case, task: CaseTask, extractor: Extractor) -> tuple[str,
         features = measure_case(
             case.case_id,
             task.header.channels,
-            extractor.decode(model_input),
+            _decoded(extractor, model_input, settings),
             iter(regions),
             volume.geometry,
             n_foreground=_foreground_size(image, label, classes),
-            n_features=extractor_facts(settings.extractor).n_features,
+            n_features=task.n_features,
             with_spectra=settings.store != "maps",
             # Of the image as it is stored: what mask normalisation clips away is evidence too.
             evidence=partial(
@@ -147,20 +195,20 @@ def extract_case(case: Case, task: CaseTask, extractor: Extractor) -> tuple[str,
 _loaded: dict[ExtractionSettings, Extractor] = {}  # a process loads its model once
 
 
-def work_on_case(case: Case, *, task: CaseTask) -> CaseOutcome:
-    """A case in a worker: errors are returned, so that one bad case never ends the run."""
+def work_on_case(case: Case, *, task: CaseTask, read: Callable[[], ReadCase] | None = None) -> CaseOutcome:
+    """A case in a worker: errors are returned, so that one bad case never ends the run. Arguments: `extract_case`."""
     try:
         if task.settings not in _loaded:
             import torch
 
             torch.set_num_threads(1)
             _loaded[task.settings] = load_extractor(
-                task.settings.extractor, weights=task.settings.weights, device=task.settings.device
+                task.settings.extractor, task.settings.model, device=task.settings.device
             )
     except AuvtoolError as error:
         return CaseOutcome(case.case_id, error, fatal=True)
     try:
-        warnings = extract_case(case, task, _loaded[task.settings])
+        warnings = extract_case(case, task, _loaded[task.settings], read)
     except OutputError as error:
         return CaseOutcome(case.case_id, error, fatal=True)
     except AuvtoolError as error:
@@ -168,6 +216,22 @@ def work_on_case(case: Case, *, task: CaseTask) -> CaseOutcome:
     except Exception as error:  # becomes this case's row of the failure table
         return CaseOutcome(case.case_id, not_extracted(case.case_id, f"{type(error).__name__}: {one_line(error)}"))
     return CaseOutcome(case.case_id, warnings=warnings)
+
+
+def _decoded(extractor: Extractor, case: ModelInput, settings: ExtractionSettings) -> Iterator[DecodedChannel]:
+    """The extractor's channels; mixed precision holds while it works, not for what is made of them."""
+    if settings.model.amp == "off":
+        yield from extractor.decode(case)
+        return
+    import torch
+
+    channels = extractor.decode(case)
+    while True:
+        with torch.autocast(torch.device(settings.device).type, dtype=torch.bfloat16):
+            channel = next(channels, None)
+        if channel is None:
+            return
+        yield channel
 
 
 def not_extracted(case_id: str, found: str, cure: str = "look at the case, or leave it out") -> InputError:

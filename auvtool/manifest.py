@@ -4,7 +4,7 @@ import hashlib
 import json
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -28,17 +28,22 @@ def write_manifest(
     inputs: Sequence[Path],
     counts: Mapping[str, int],
     model_sha256: str | None = None,
+    images: Sequence[Path] = (),
 ) -> None:
     """Write beside `output` how it was made: versions, argv, options, input hashes, model hash, counts.
 
-    The time of day stands here and nowhere else, so that data files of equal runs are equal byte for byte.
+    The time of day stands here and nowhere else, so that data files of equal runs are equal byte for byte. `images` are
+    inputs that were named one by one; they make one entry, IMAGES, of their names and sizes.
     """
+    digests = {str(path): input_digest(path) for path in inputs if str(path) != "-"}
+    if images:
+        digests["IMAGES"] = _listing((str(file), file) for file in images)
     record = {
         "auvtool": __version__,
         "command": command,
         "argv": sys.argv,
         "options": {key: _plain(value) for key, value in options.items()},
-        "inputs": {str(path): input_digest(path) for path in inputs if str(path) != "-"},
+        "inputs": digests,
         "model_sha256": model_sha256,
         "counts": dict(counts),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -70,12 +75,14 @@ def input_digest(path: Path) -> str:
     A folder of scans may be a terabyte, which is why its bytes are not read.
     """
     if path.is_dir():
-        listing = sorted(
-            (str(file.relative_to(path)), file.stat().st_size) for file in path.rglob("*") if file.is_file()
-        )
-        return "listing:" + hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+        return _listing((str(file.relative_to(path)), file) for file in path.rglob("*") if file.is_file())
     with path.open("rb") as file:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _listing(files: Iterable[tuple[str, Path]]) -> str:
+    listing = sorted((name, file.stat().st_size) for name, file in files)
+    return "listing:" + hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 
 
 def _plain(value: object) -> object:

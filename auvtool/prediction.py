@@ -3,9 +3,8 @@
 import hashlib
 import json
 import os
-import re
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from auvtool.atomic import write_text
 from auvtool.backbones import require_package
-from auvtool.dataset import Case, CaseProblem, open_dataset
+from auvtool.dataset import Case
 from auvtool.device import torch_device
 from auvtool.errors import AuvtoolError, InputError, OutputError, UsageError, one_line
 from auvtool.manifest import input_digest
@@ -22,6 +21,8 @@ from auvtool.training.captured_output import captured_output
 from auvtool.volume import read_image
 
 RECORD = "auvtool_predict.json"
+# Beside a label map, as nnU-Net's ensembles read them: the maps, and the geometry that its writers need.
+_PROBABILITY_ENDINGS = (".npz", ".pkl")
 
 
 @dataclass(frozen=True)
@@ -179,85 +180,28 @@ def _build_network(
     )
 
 
-def find_images(
-    images: Path, *, file_ending: str, n_channels: int, case_ids: Collection[str] | None = None
-) -> tuple[list[Case], list[CaseProblem]]:
-    """The cases of a folder of images named as nnU-Net names them (`CASE_0000.nii.gz`), or of a data set.
-
-    Returns:
-        Cases sorted by id, and those whose channels are not complete.
-
-    Raises:
-        InputError: no such image, or the folder cannot be read.
-        UsageError: `case_ids` names a case that is not there.
-    """
-    if (images / "dataset.json").is_file():
-        dataset = open_dataset(images)
-        cases, problems = list(dataset.cases), list(dataset.problems)
-    else:
-        cases, problems = _named_images(images, file_ending, n_channels)
-    if case_ids is not None:
-        unknown = sorted(set(case_ids) - {case.case_id for case in cases} - {problem.case_id for problem in problems})
-        if unknown:
-            raise UsageError(f"--cases: expected cases of {images}, got {', '.join(unknown[:5])}; correct the ids")
-        cases = [case for case in cases if case.case_id in case_ids]
-        problems = [problem for problem in problems if problem.case_id in case_ids]
-    return cases, problems
-
-
-def _named_images(images: Path, file_ending: str, n_channels: int) -> tuple[list[Case], list[CaseProblem]]:
-    try:
-        names = sorted(entry.name for entry in os.scandir(images) if not entry.name.startswith("."))
-    except OSError as error:
-        raise InputError(
-            images, expected="a readable folder of images", found=f"'{error.strerror}'", cure="check the path"
-        ) from error
-    pattern = re.compile(rf"(.+)_(\d{{4}}){re.escape(file_ending)}")
-    channels: dict[str, dict[int, Path]] = {}
-    for name in names:
-        if match := pattern.fullmatch(name):
-            channels.setdefault(match[1], {})[int(match[2])] = images / name
-    if not channels:
-        raise InputError(
-            images,
-            expected=f"images named CASE_0000{file_ending}",
-            found=next(iter(names), "an empty folder"),
-            cure="rename them, or name another folder",
-        )
-    cases, problems = [], []
-    for case_id, files in sorted(channels.items()):
-        if sorted(files) == list(range(n_channels)):
-            cases.append(Case(case_id, tuple(files[channel] for channel in range(n_channels)), None))
-        else:
-            fault = InputError(
-                images / f"{case_id}_*{file_ending}",
-                expected=f"channels 0000 to {n_channels - 1:04d}",
-                found=", ".join(f"{channel:04d}" for channel in sorted(files)),
-                cure="add or remove files",
-            )
-            problems.append(CaseProblem(case_id, str(fault)))
-    return cases, problems
-
-
 def predict(
     model: Model,
     cases: Sequence[Case],
     output: Path,
     *,
+    probabilities: bool = False,
     force: bool = False,
     keep_going: bool = True,
     on_case: Callable[[str], None] = lambda _: None,
 ) -> Predictions:
     """Write a label map for each case into `output`; call it inside `nnunet_process`.
 
-    A map appears whole or not at all. Without `force` cases that have one are skipped, so that a killed run goes on.
-    plans.json and dataset.json are written beside, as nnU-Net does.
+    A file appears whole or not at all. Without `force` cases that have all that is asked for are skipped, so that a
+    killed run goes on. plans.json and dataset.json are written beside, as nnU-Net does.
 
     Args:
         model: see `load_model`.
-        cases: see `find_images`.
+        cases: see `auvtool.prediction_images.find_images`.
         output: folder; made if need be.
-        force: predict cases again that have a label map.
+        probabilities: write too what nnU-Net's --save_probabilities does, for its ensembles: CASE.npz with the array
+            `probabilities` (class, and the axes of nnU-Net's reader; softmax, or the sigmoid of each region), CASE.pkl.
+        force: predict cases again that are predicted.
         keep_going: go on after a case that fails.
         on_case: told the id of each case that is through.
 
@@ -269,12 +213,11 @@ def predict(
     _open_output(model, output, force=force)
     done, skipped, failures = [], [], []
     for case in cases:
-        target = output / (case.case_id + model.file_ending)
-        if target.exists() and not force:
+        if not force and is_predicted(case, output, model.file_ending, probabilities=probabilities):
             skipped.append(case.case_id)
         else:
             try:
-                segmentation, properties = _predict_case(model, case)
+                predicted = _predict_case(model, case, probabilities=probabilities)
             except AuvtoolError as error:
                 if not keep_going:
                     raise
@@ -286,10 +229,17 @@ def predict(
                     ) from error
                 failures.append(failure_row(case.case_id, f"{type(error).__name__}: {one_line(error)}"))
             else:
-                _write(model, segmentation, properties, target)
+                _write(model, predicted, case.case_id, output)
+                del predicted  # gigabytes, with many classes: gone before the next case needs as much
                 done.append(case.case_id)
         on_case(case.case_id)
     return Predictions(tuple(done), tuple(skipped), tuple(failures))
+
+
+def is_predicted(case: Case, output: Path, file_ending: str, *, probabilities: bool = False) -> bool:
+    """Whether `output` holds all that `predict` writes for a case."""
+    endings = (file_ending, *_PROBABILITY_ENDINGS) if probabilities else (file_ending,)
+    return all((output / (case.case_id + ending)).exists() for ending in endings)
 
 
 def failure_row(case_id: str, error: str) -> Row:
@@ -297,7 +247,16 @@ def failure_row(case_id: str, error: str) -> Row:
     return {"case": case_id, "step": "predict", "error": error}
 
 
-def _predict_case(model: Model, case: Case) -> tuple[Any, dict[str, Any]]:
+@dataclass(frozen=True)
+class _Predicted:
+    """What nnU-Net makes of a case: label map and, if asked for, probabilities, on the image's grid."""
+
+    segmentation: Any
+    probabilities: Any | None
+    properties: dict[str, Any]
+
+
+def _predict_case(model: Model, case: Case, *, probabilities: bool) -> _Predicted:
     import torch
     from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 
@@ -316,29 +275,48 @@ def _predict_case(model: Model, case: Case) -> tuple[Any, dict[str, Any]]:
         predictor.dataset_json,
     )
     logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(image)).cpu()
-    segmentation = convert_predicted_logits_to_segmentation_with_correct_shape(
+    made = convert_predicted_logits_to_segmentation_with_correct_shape(
         logits,
         predictor.plans_manager,
         predictor.configuration_manager,
         predictor.label_manager,
         properties,
+        return_probabilities=probabilities,
         num_threads_torch=torch.get_num_threads(),
     )
-    return segmentation, properties
+    segmentation, maps = made if probabilities else (made, None)
+    return _Predicted(segmentation, maps, properties)
 
 
-def _write(model: Model, segmentation: Any, properties: dict[str, Any], target: Path) -> None:
-    writer = model.predictor.plans_manager.image_reader_writer_class()
+def _write(model: Model, predicted: _Predicted, case_id: str, output: Path) -> None:
+    label = case_id + model.file_ending
     try:
         # Some of nnU-Net's writers make a second file beside (tif: the spacing).
-        with tempfile.TemporaryDirectory(prefix=".auvtool-", dir=target.parent) as partial:
-            writer.write_seg(segmentation, str(Path(partial) / target.name), properties)
-            for file in sorted(Path(partial).iterdir()):
-                file.replace(target.parent / file.name)
+        with tempfile.TemporaryDirectory(prefix=".auvtool-", dir=output) as partial:
+            folder = Path(partial)
+            if predicted.probabilities is not None:
+                _write_probabilities(predicted.probabilities, predicted.properties, folder / case_id)
+            writer = model.predictor.plans_manager.image_reader_writer_class()
+            writer.write_seg(predicted.segmentation, str(folder / label), predicted.properties)
+            # Those of an earlier prediction go before their label map does, which stands for the case from then on.
+            for ending in _PROBABILITY_ENDINGS:
+                (output / (case_id + ending)).unlink(missing_ok=True)
+            for file in sorted(folder.iterdir(), key=lambda file: file.name == label):
+                file.replace(output / file.name)
     except (OSError, RuntimeError) as error:  # SimpleITK says RuntimeError when the disk is full
         raise OutputError(
-            f"{target}: expected to be able to write here, got '{one_line(error)}'; check the folder and its space"
+            f"{output / label}: expected to be able to write here, got '{one_line(error)}'; check the folder and its "
+            "space"
         ) from error
+
+
+def _write_probabilities(probabilities: Any, properties: dict[str, Any], stem: Path) -> None:
+    import numpy as np
+    from batchgenerators.utilities.file_and_folder_operations import save_pickle
+
+    npz, pkl = (stem.with_name(stem.name + ending) for ending in _PROBABILITY_ENDINGS)
+    np.savez_compressed(npz, probabilities=probabilities)
+    save_pickle(properties, str(pkl))
 
 
 def _open_output(model: Model, output: Path, *, force: bool) -> None:

@@ -237,6 +237,15 @@ FAILURES = TableSchema(
     (_CASE, Column("step", "str", "where it failed"), Column("error", "str", "what was wrong, on one line")),
 )
 
+CLASS_PROMPTS = TableSchema(
+    "auvtool.class_prompts",
+    1,
+    (
+        Column("class_name", "str", "class of dataset.json"),
+        Column("prompt", "str", "what the model is asked for it; empty: the class is left out", nullable=True),
+    ),
+)
+
 QUIRKS = TableSchema(
     "auvtool.quirks",
     1,

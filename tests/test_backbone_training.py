@@ -137,12 +137,13 @@ def test_a_missing_package_is_said_before_predicting(run, tmp_path, monkeypatch)
 
 def prediction(run: Path, image: Path, folder: Path) -> np.ndarray:
     """The label map of `auvtool predict`, without mirroring."""
-    from auvtool.prediction import find_checkpoints, find_images, load_model, nnunet_process, predict
+    from auvtool.prediction import find_checkpoints, load_model, nnunet_process, predict
+    from auvtool.prediction_images import find_images
 
     with nnunet_process():
         model = load_model(run, find_checkpoints(run, name="checkpoint_final.pth"), mirror=False)
         case_id = image.name.removesuffix("_0000.nii.gz")
-        cases, _ = find_images(image.parent, file_ending=".nii.gz", n_channels=1, case_ids=[case_id])
+        cases, _ = find_images([image.parent], file_ending=".nii.gz", n_channels=1, case_ids=[case_id])
         assert predict(model, cases, folder / "OURS").done == (case_id,)
     return sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"OURS/{case_id}.nii.gz")))
 

@@ -78,6 +78,31 @@ def test_flag_beats_environment_beats_config(tmp_path):
     assert "from-flag" in said("--preset", "from-flag")
 
 
+def test_a_file_serves_every_command_and_names_none_that_is_not(tmp_path):
+    config = tmp_path / "auvtool.toml"
+    config.write_text('[score]\npreset = "from-config"\n[bench.detect]\ndraws = 3\n')
+    environment = {**os.environ, "AUVTOOL_CONFIG": str(config)}
+    assert "from-config" in auvtool("score", "no-such.h5", env=environment).stderr
+    config.write_text("[scroe]\npreset = 1\n")
+    done = auvtool("score", "no-such.h5", env=environment)
+    assert done.returncode == ExitCode.INVALID_INPUT
+    assert "got one for 'scroe'" in done.stderr
+
+
+def test_info_says_what_is_configured_and_by_what(tmp_path):
+    config = tmp_path / "auvtool.toml"
+    config.write_text("[extract]\njobs = 4\nmax_slices = 2\n[bench.detect]\ndraws = 3\n")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AUVTOOL_")}
+    environment |= {"AUVTOOL_EXTRACT_JOBS": "8", "AUVTOOL_EXTRCT_JOBS": "2", "AUVTOOL_DEBUG": "1"}
+    done = auvtool("info", "--config", config, env=environment)
+    assert [line.split(maxsplit=2) for line in done.stdout.splitlines()[2:-2]] == [
+        ["extract", "--max-slices", f"2 ({config})"],
+        ["extract", "--jobs", "8 (AUVTOOL_EXTRACT_JOBS)"],
+    ]
+    assert done.stdout.splitlines()[-2].split(maxsplit=3) == ["bench", "detect", "--draws", f"3 ({config})"]
+    assert done.stdout.splitlines()[-1].split(maxsplit=1) == ["AUVTOOL_EXTRCT_JOBS", "no option has this name"]
+
+
 def test_closed_pipe_ends_quietly():
     # The completion script is longer than nothing, and `true` reads none of it.
     done = subprocess.run(

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from auvtool import console
 from auvtool.cli.app import app
 from auvtool.errors import CasesFailed, InputError, UsageError
-from auvtool.extractors import EXTRACTORS
+from auvtool.extractors.facts import EXTRACTORS
 from auvtool.feature_store import FeatureFile
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import select
 import shutil
 import subprocess
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from auvtool.cli.app import COMMANDS
 from auvtool.cli.completion import Shell, completion_script
+from auvtool.cli.man_page import man_page
 
 FOLDER = Path(__file__).parent.parent / "completions"
 FILES = {
@@ -40,7 +43,17 @@ def environment() -> dict[str, str]:
 @pytest.mark.parametrize("kind", list(Shell))
 def test_the_committed_file_is_current(kind):
     assert (FOLDER / FILES[kind]).read_text(encoding="utf-8") == completion_script(kind)
-    assert {file.name for file in FOLDER.iterdir()} == set(FILES.values())
+    assert {file.name for file in FOLDER.iterdir()} == {*FILES.values(), "auvtool.1"}
+
+
+def test_the_committed_manual_page_is_current_and_roff_takes_it():
+    page = FOLDER / "auvtool.1"
+    assert page.read_text(encoding="utf-8") == man_page()
+    done = subprocess.run([shell("groff"), "-man", "-Tutf8", "-ww", page], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    text = " ".join(re.sub(".\b", "", done.stdout).split())
+    assert "auvtool extract Dataset004_Hippocampus -o F.h5 -j 4" in text  # dashes that can be copied
+    assert all(f"{name} [OPTIONS]" in text for name in COMMANDS)
 
 
 def test_bash_completes_commands_and_options():

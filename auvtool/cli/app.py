@@ -36,7 +36,7 @@ COMMANDS = {
     "calibrate": "Learn which cases are dirty, and why.",
     "merge": "Join shards of features, or tables.",
     "info": "Say what a file is; versions, models, rules.",
-    "completion": "Print the completion script of a shell.",
+    "completion": "Print a shell's completion script; the manual.",
 }
 
 

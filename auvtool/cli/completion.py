@@ -1,10 +1,10 @@
-"""`auvtool completion SHELL`."""
+"""`auvtool completion`: what a package installs beside the program."""
 
 import os
 import subprocess
 import sys
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -42,13 +42,21 @@ def completion_script(shell: Shell) -> str:
     return text
 
 
-def completion(shell: Annotated[Shell, typer.Argument(help="The shell that you use.")]) -> None:
-    """Print the completion script of a shell.
+def completion(
+    what: Annotated[
+        Literal["bash", "zsh", "fish", "powershell", "man"],
+        typer.Argument(metavar="SHELL", help="bash, zsh, fish or powershell; man: the manual page."),
+    ],
+) -> None:
+    """Print the completion script of a shell, or the manual page.
 
     \b
       bash        auvtool completion bash > ~/.local/share/bash-completion/completions/auvtool
       zsh         auvtool completion zsh > DIR/_auvtool      (DIR: any folder of $fpath)
       fish        auvtool completion fish > ~/.config/fish/completions/auvtool.fish
       powershell  auvtool completion powershell >> $PROFILE
+      manual      auvtool completion man > ~/.local/share/man/man1/auvtool.1      (pip installs it too)
     """
-    print(completion_script(shell), end="")
+    from auvtool.cli.man_page import man_page
+
+    print(man_page() if what == "man" else completion_script(Shell(what)), end="")

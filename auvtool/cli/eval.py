@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from auvtool.surface_distances import SurfaceMeasures
 
 _NNUNET = "nnunet"
-_RESAMPLES = 2000
 
 
 def eval(
@@ -76,7 +75,7 @@ def eval(
     ] = False,
     resamples: Annotated[
         int, typer.Option("--resamples", metavar="N", min=0, help="Of --compare's bootstrap; 0: no intervals.")
-    ] = _RESAMPLES,
+    ] = 2000,
     seed: Seed = 0,
     jobs: Jobs = 1,
     keep_going: KeepGoing = True,
@@ -120,7 +119,6 @@ def eval(
             force=force,
         )
         return
-    _refuse({"--resamples": resamples != _RESAMPLES, "--seed": seed}, "without --compare, whose bootstrap it is of")
     if predictions is None or labels is None:
         raise UsageError("eval: expected PRED and LABELS, or --compare A.csv B.csv, got less; see auvtool eval --help")
     if means is not None:

@@ -31,20 +31,38 @@ def extract(
         ),
     ] = "litemedsam",
     weights: Annotated[
-        Path | None, typer.Option("--weights", metavar="FILE", help="Another checkpoint of the same network.")
+        Path | None,
+        typer.Option("--weights", metavar="FILE", help="Checkpoint; needed where no package carries the weights."),
     ] = None,
+    trust_checkpoint: Annotated[
+        bool,
+        typer.Option(
+            "--trust-checkpoint",
+            help="Load a checkpoint that holds more than tensors. It can run any code: only your own.",
+        ),
+    ] = False,
     image_input: Annotated[
         Literal["raw", "mask"] | None,
         typer.Option(
             "--input",
-            help="Intensities as they are, or normalised by the annotated foreground. By default mask, and raw with "
-            "--prompt none.",
+            help="Intensities as they are, or normalised by the annotated foreground. By default mask for boxes of "
+            "litemedsam and the controls, else raw.",
         ),
     ] = None,
     prompt: Annotated[
-        Literal["mask-box", "none"],
-        typer.Option("--prompt", help="A box of each class from its label, or none (the decoder's own channels)."),
-    ] = "mask-box",
+        Literal["mask-box", "class-name", "none"] | None,
+        typer.Option(
+            "--prompt",
+            help="A box of each class from its label, the name of each class, or none (the decoder's own channels). By "
+            "default the first of these that the model takes.",
+        ),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts", metavar="TABLE", help="What to ask for each class_name, as prompt; empty leaves the class out."
+        ),
+    ] = None,
     channel: Annotated[int, typer.Option("--channel", min=0, help="Image channel; a model sees one.")] = 0,
     store: Annotated[
         Literal["spectrum", "maps", "both"],
@@ -56,6 +74,12 @@ def extract(
     max_slices: Annotated[
         int | None, typer.Option("--max-slices", min=1, help="Decode at most N slices a case, evenly chosen.")
     ] = None,
+    amp: Annotated[
+        Literal["off", "bf16"],
+        typer.Option(
+            "--amp", help="Mixed precision: bf16 is about twice as fast on a GPU or a CPU with AMX, and coarser."
+        ),
+    ] = "off",
     cases: Annotated[
         str | None, typer.Option("--cases", help="Only these cases: ids with commas, or a file of them.")
     ] = None,
@@ -94,12 +118,22 @@ def extract(
     from auvtool.dataset import open_dataset
     from auvtool.extraction import failures_path, run_extraction
     from auvtool.extraction_plan import map_bytes, parse_shard, plan_extraction
+    from auvtool.extractors.class_prompts import read_class_prompts
+    from auvtool.extractors.facts import extractor_facts
+    from auvtool.extractors.model_options import ModelOptions
 
+    facts = extractor_facts(extractor)
+    prompt = prompt or facts.prompts[0]
     settings = ExtractionSettings(
         extractor=extractor,
-        weights=weights,
+        model=ModelOptions(
+            weights=weights,
+            trust_checkpoint=trust_checkpoint,
+            amp=amp,
+            class_prompts=() if prompts is None else tuple(read_class_prompts(prompts).items()),
+        ),
         prompt=prompt,
-        input=image_input or ("mask" if prompt == "mask-box" else "raw"),
+        input=image_input or (facts.default_input if prompt == "mask-box" else "raw"),
         channel=channel,
         store=store,
         slice_stride=slice_stride,
@@ -115,6 +149,8 @@ def extract(
         force=force,
     )
     _say_plan(plan)
+    if facts.notice:
+        console.warn(facts.notice)
     if dry_run:
         size = map_bytes(plan)
         console.info(f"extract: maps take {'an unknown size' if size is None else f'about {size / 1e9:.2f} GB'}")
@@ -161,7 +197,7 @@ def _write_manifest(plan: "ExtractionPlan", folder: Path, n_cases: int, n_failed
     write_manifest(
         plan.output,
         command="extract",
-        options=vars(plan.settings),
+        options={**vars(plan.settings), "model": vars(plan.settings.model)},
         inputs=[folder],
         counts={"cases": n_cases, "failed": n_failed, "resumed": len(plan.finished)},
         model_sha256=plan.header.weights_sha256,

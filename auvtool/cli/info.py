@@ -10,32 +10,42 @@ if TYPE_CHECKING:
 
 
 def info(
+    context: typer.Context,
     what: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="WHAT", help="versions, models, quantifiers, rules or a file; without any: versions and models."
+            metavar="WHAT",
+            help="versions, models, quantifiers, rules, config or a file; without any: versions and models.",
         ),
     ] = None,
 ) -> None:
     """Say what a file is, which package versions are at work, or which models, quantifiers and rules there are.
+
+    config lists every option that the environment (AUVTOOL_COMMAND_OPTION) or the file of --config (or AUVTOOL_CONFIG)
+    sets, and which of them does.
 
     \b
       auvtool info versions
       auvtool info models
       auvtool info quantifiers
       auvtool info rules
+      auvtool info --config auvtool.toml
       auvtool info F.h5 S.csv K.csv
     """
     from auvtool.checks import RULES
-    from auvtool.inspection import MODELS, describe_file, versions
+    from auvtool.cli.configuration import configured
+    from auvtool.inspection import describe_file, models, versions
     from auvtool.quantifiers import QUANTIFIERS
 
-    for name in what or ["versions", "models"]:
+    config = context.params.get("config")
+    for name in what or (["config"] if config else ["versions", "models"]):
         if name == "versions":
             _print_block(name, versions())
+        elif name == "config":
+            _print_block(name, {"file": str(config or "-"), **configured(config)})
         elif name == "models":
-            for model in MODELS:
-                _print_block(str(model["name"]), {key: str(value) for key, value in model.items() if key != "name"})
+            for model, described in models().items():
+                _print_block(model, described)
         elif name == "quantifiers":
             _print_block(name, {name: _described(facts) for name, facts in QUANTIFIERS.items()})
         elif name == "rules":

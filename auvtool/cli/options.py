@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +10,8 @@ import typer
 
 from auvtool import console
 from auvtool.atomic import refuse_existing
-from auvtool.errors import InputError, UsageError, one_line
+from auvtool.cli.configuration import CONFIG_VARIABLE, set_defaults
+from auvtool.errors import UsageError
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="File to write; '-' is standard output.")]
 Force = Annotated[bool, typer.Option("-f", "--force", help="Replace an existing output.")]
@@ -79,35 +79,17 @@ def _set_verbose(value: bool) -> bool:
     return value
 
 
-def _read_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Make the table of this command in auvtool.toml the defaults of its options (flag > AUVTOOL_* > file)."""
-    if path is None:
-        return None
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(
-            path, expected="a readable TOML file", found=f"'{one_line(error)}'", cure="check --config"
-        ) from error
-    table = tables.get(context.info_name or "", {})
-    known = {parameter.name for parameter in context.command.params}
-    unknown = sorted(set(table) - known) if isinstance(table, dict) else []
-    if not isinstance(table, dict) or unknown:
-        raise InputError(
-            path,
-            expected=f"options of {context.info_name} in its table (dashes as underscores)",
-            found=", ".join(unknown) or "no table",
-            cure=f"see auvtool {context.info_name} --help",
-        )
-    context.default_map = {**(context.default_map or {}), **table}
-    return path
-
-
 _QUIET = Annotated[bool, typer.Option("-q", "--quiet", callback=_set_quiet, help="Say nothing but errors.")]
 _VERBOSE = Annotated[bool, typer.Option("-v", "--verbose", callback=_set_verbose, help="Say more on stderr.")]
 _CONFIG = Annotated[
     Path | None,
-    typer.Option("--config", callback=_read_config, is_eager=True, help="TOML file with defaults, a table a command."),
+    typer.Option(
+        "--config",
+        callback=set_defaults,
+        is_eager=True,
+        envvar=CONFIG_VARIABLE,
+        help="TOML file with defaults, a table a command.",
+    ),
 ]
 
 

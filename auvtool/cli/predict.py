@@ -1,5 +1,6 @@
 """`auvtool predict`."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,18 +9,26 @@ import typer
 from auvtool import console
 from auvtool.cli.case_ids import parse_case_ids
 from auvtool.cli.options import Device, DryRun, Force, KeepGoing
-from auvtool.errors import CasesFailed
+from auvtool.errors import CasesFailed, InputError, UsageError
+from auvtool.tables import STANDARD_STREAM
 
 if TYPE_CHECKING:
-    from auvtool.prediction import Model, Predictions
+    from auvtool.dataset import Case
+    from auvtool.prediction import Model
     from auvtool.schema import Row
 
 
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Results folder of `train`, or of nnU-Net.")],
     images: Annotated[
-        Path, typer.Argument(metavar="IMAGES", help="Folder of images named CASE_0000.nii.gz, or a raw data set.")
-    ],
+        list[Path] | None,
+        typer.Argument(
+            metavar="IMAGES",
+            show_default=False,
+            help="Folders of images named CASE_0000.nii.gz, raw data sets, image files, or lists of them: a .txt file, "
+            "'-': stdin (the default).",
+        ),
+    ] = None,
     *,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="P", help="Folder of label maps to write.")],
     checkpoint: Annotated[str, typer.Option("--checkpoint", help="File in each fold.")] = "checkpoint_final.pth",
@@ -29,6 +38,10 @@ def predict(
     cases: Annotated[
         str | None, typer.Option("--cases", help="Only these cases: ids with commas, or a file of them.")
     ] = None,
+    probabilities: Annotated[
+        bool,
+        typer.Option("--probabilities", help="Write softmax maps too, as nnU-Net's --save_probabilities does; large."),
+    ] = False,
     mirror: Annotated[
         bool | None,
         typer.Option(
@@ -44,15 +57,22 @@ def predict(
 ) -> None:
     """Predict label maps with a trained network, through nnU-Net's own predictor.
 
-    Cases that have a label map in P are skipped, so that the same command goes on where it was stopped; --force
-    predicts them again. Checkpoints are read without running code from them. Prints P.
+    Cases that are predicted in P are skipped, so that the same command goes on where it was stopped; --force predicts
+    them again. A list has one path a line. For a network of one channel, files that are named one by one need no _0000.
+    With --probabilities each label map has CASE.npz and CASE.pkl beside it (regions: sigmoid), which nnUNetv2_ensemble
+    reads. Checkpoints are read without running code from them. Prints P.
 
     \b
       auvtool predict RUN Dataset004_Hippocampus/imagesTs -o P
       auvtool predict RUN Dataset004_Hippocampus -o P --cases hippocampus_001,hippocampus_003 --no-mirror
+      auvtool predict RUN scans/liver_7.nii.gz more.txt -o P --probabilities
+      find scans -name '*_0000.nii.gz' | auvtool predict RUN - -o P
     """
-    from auvtool.prediction import failure_row, find_checkpoints, find_images, load_model, nnunet_process
+    images = _given_images(images)
+
+    from auvtool.prediction import failure_row, find_checkpoints, is_predicted, load_model, nnunet_process
     from auvtool.prediction import predict as run_prediction
+    from auvtool.prediction_images import find_images
 
     case_ids = parse_case_ids(cases, "--cases")
     checkpoints = find_checkpoints(run, name=checkpoint, folds=folds.split(",") if folds else None)
@@ -60,37 +80,72 @@ def predict(
         model = load_model(run, checkpoints, device=device, mirror=mirror)
     found, problems = find_images(images, file_ending=model.file_ending, n_channels=model.n_channels, case_ids=case_ids)
     if dry_run:
-        there = sum((output / (case.case_id + model.file_ending)).exists() for case in found)
+        there = sum(is_predicted(case, output, model.file_ending, probabilities=probabilities) for case in found)
         print(f"model        {', '.join(str(path) for path in checkpoints)}")
         print(f"cases        {len(found)}, of which {there} are predicted; {len(problems)} cannot be")
         print(f"output       {output}")
         return
+    if problems and not keep_going:
+        raise InputError(
+            problems[0].case_id,
+            expected="a usable case",
+            found=f"'{problems[0].error}'",
+            cure="leave it out, or run with --keep-going",
+        )
     with console.progress("predict", len(found)) as progress, nnunet_process(threads):
-        result = run_prediction(model, found, output, force=force, keep_going=keep_going, on_case=progress.advance)
+        result = run_prediction(
+            model,
+            found,
+            output,
+            probabilities=probabilities,
+            force=force,
+            keep_going=keep_going,
+            on_case=progress.advance,
+        )
     if result.skipped:
         console.info(f"{len(result.skipped)} cases were predicted before")
     failures = [*result.failures, *(failure_row(item.case_id, item.error) for item in problems)]
-    _write_manifest(model, result, run=run, images=images, output=output, n_failed=len(failures))
+    counts = {"predicted": len(result.done), "skipped": len(result.skipped), "failed": len(failures)}
+    _write_manifest(model, found, run=run, images=images, output=output, probabilities=probabilities, counts=counts)
     print(output)
     _report_failures(failures, output, n_cases=len(found) + len(problems))
 
 
+def _given_images(images: list[Path] | None) -> list[Path]:
+    if images:
+        return images
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("IMAGES: expected a folder, images, or a list of them on standard input, got none; name some")
+    return [STANDARD_STREAM]
+
+
 def _write_manifest(
-    model: "Model", result: "Predictions", *, run: Path, images: Path, output: Path, n_failed: int
+    model: "Model",
+    cases: "list[Case]",
+    *,
+    run: Path,
+    images: list[Path],
+    output: Path,
+    probabilities: bool,
+    counts: dict[str, int],
 ) -> None:
     from auvtool.manifest import write_manifest
 
+    folders = [path for path in images if path.is_dir()]
     write_manifest(
         output,
         command="predict",
         options={
+            "images": images,
             "checkpoints": [str(path) for path in model.checkpoints],
             "mirror": model.mirror,
             "device": str(model.predictor.device),
+            "probabilities": probabilities,
         },
-        inputs=[run / "plans.json", run / "dataset.json", images],
-        counts={"predicted": len(result.done), "skipped": len(result.skipped), "failed": n_failed},
+        inputs=[run / "plans.json", run / "dataset.json", *folders],
+        counts=counts,
         model_sha256=model.sha256,
+        images=[] if len(folders) == len(images) else [file for case in cases for file in case.images if file.exists()],
     )
 
 

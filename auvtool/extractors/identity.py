@@ -5,21 +5,21 @@ the one channel is the whole volume.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from auvtool.device import torch_device
 from auvtool.errors import UsageError
 from auvtool.extractors import Agreement, DecodedChannel, ModelInput, absent_channel
+from auvtool.extractors.model_options import ModelOptions
 from auvtool.spectrum import FeatureMoments
 
 
-def load(*, weights: Path | None, device: str) -> "IdentityExtractor":
+def load(options: ModelOptions, *, device: str) -> "IdentityExtractor":
     """The identity; it has no weights, and a device only computes the spectra of its maps."""
     torch_device(device)
-    if weights is not None:
-        raise UsageError(f"--weights: expected none for the extractor identity, got {weights}; leave it out")
+    if options.weights is not None:
+        raise UsageError(f"--weights: expected none for the extractor identity, got {options.weights}; leave it out")
     return IdentityExtractor()
 
 

@@ -4,15 +4,14 @@ A network that has learnt nothing reacts to noise, blur and box size too. What a
 this one does not is what the foundation model knows.
 """
 
-from pathlib import Path
-
 from auvtool.errors import UsageError
 from auvtool.extractors.litemedsam import LiteMedSam, build_network, prepare
+from auvtool.extractors.model_options import ModelOptions
 
 _SEED = 0
 
 
-def load(*, weights: Path | None, device: str) -> LiteMedSam:
+def load(options: ModelOptions, *, device: str) -> LiteMedSam:
     """The network as its package initialises it, always with the same seed.
 
     Raises:
@@ -20,8 +19,10 @@ def load(*, weights: Path | None, device: str) -> LiteMedSam:
     """
     import torch
 
-    if weights is not None:
-        raise UsageError(f"--weights: expected none for litemedsam-random, got {weights}; use --extractor litemedsam")
+    if options.weights is not None:
+        raise UsageError(
+            f"--weights: expected none for litemedsam-random, got {options.weights}; use --extractor litemedsam"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         network = build_network()

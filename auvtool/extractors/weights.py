@@ -1,19 +1,13 @@
-"""Weights of foundation models: found, checked by SHA-256, and loaded without running code from the file."""
+"""Weights of foundation models: found, and checked by SHA-256; `auvtool.checkpoint` reads them."""
 
 import hashlib
 import importlib.util
-import pickle
-import warnings
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from auvtool.errors import InputError, one_line
-from auvtool.extractors import ExtractorFacts
-
-if TYPE_CHECKING:
-    import torch
+from auvtool.errors import InputError, UsageError
+from auvtool.extractors.facts import ExtractorFacts
 
 
 @dataclass(frozen=True)
@@ -30,11 +24,16 @@ def find_weights(facts: ExtractorFacts, given: Path | None) -> WeightsFile | Non
     Nothing is imported from the package.
 
     Raises:
+        UsageError: the model's weights are in no package, and no file is given.
         InputError: the file cannot be read, the package is missing, or its weights are not those we know.
     """
     if given is not None:
         return WeightsFile(given, _sha256(given))
     if facts.weights is None:
+        if facts.needs_weights:
+            raise UsageError(
+                f"--weights: expected a checkpoint, got none; get one ({facts.description.source}) and name the file"
+            )
         return None
     source = facts.weights
     spec = importlib.util.find_spec(source.module)
@@ -65,44 +64,6 @@ def version_of(facts: ExtractorFacts) -> str:
         return f"{facts.revision} ({facts.weights.distribution} {metadata.version(facts.weights.distribution)})"
     except metadata.PackageNotFoundError:
         return str(facts.revision)
-
-
-def load_state(path: Path) -> "dict[str, torch.Tensor]":
-    """The tensors of a checkpoint on the CPU, its own or those under "model" or "state_dict".
-
-    Raises:
-        InputError: it cannot be read, would run code when loaded, or holds no tensors.
-    """
-    import torch
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of a pickle that is refused in the next moment
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        unsafe = _unsafe_globals(path)
-        raise InputError(
-            path,
-            expected="a checkpoint of tensors only",
-            found=f"one that needs {', '.join(unsafe)}" if unsafe else f"'{one_line(error)[:120]}'",
-            cure="save its state dict alone with torch.save",
-        ) from error
-    state = checkpoint
-    for key in ("model", "state_dict"):
-        if isinstance(checkpoint, dict) and isinstance(checkpoint.get(key), dict):
-            state = checkpoint[key]
-    if not isinstance(state, dict) or not state or not all(isinstance(t, torch.Tensor) for t in state.values()):
-        raise InputError(path, expected="a state dict", found="something else", cure="check --weights")
-    return state
-
-
-def _unsafe_globals(path: Path) -> list[str]:
-    from torch.serialization import get_unsafe_globals_in_checkpoint
-
-    try:
-        return sorted(get_unsafe_globals_in_checkpoint(path))
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
-        return []  # no checkpoint at all: the first error says so
 
 
 def _sha256(path: Path) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from auvtool.atomic import atomic_path
-from auvtool.errors import InputError, one_line
+from auvtool.checkpoint import load_checkpoint
+from auvtool.errors import InputError
 
 # What `nnUNetv2_predict` looks the network's builder up by: its own trainer, which every nnU-Net has.
 STOCK_TRAINER = "nnUNetTrainer"
@@ -26,53 +27,19 @@ def save_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
         torch.save(_plain(dict(checkpoint)), temporary)
 
 
-def read_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
+def read_checkpoint(path: Path, *, device: torch.device | str = "cpu", trust: bool = False) -> dict[str, Any]:
     """A nnU-Net checkpoint, its tensors on `device`.
 
-    Nothing but tensors, plain values and the numpy scalars of nnU-Net's log is unpickled: a checkpoint from elsewhere
-    could otherwise run any code.
+    Nothing but tensors, plain values and the numpy scalars of nnU-Net's log is unpickled, unless it is to be trusted: a
+    checkpoint from elsewhere could otherwise run any code.
 
     Raises:
         InputError: the file is missing, broken, holds other objects, or is no nnU-Net checkpoint.
     """
-    try:
-        with torch.serialization.safe_globals(_numpy_scalars()):
-            checkpoint = torch.load(path, map_location=device, weights_only=True)
-    except OSError as error:
-        raise InputError(
-            path, expected="a readable checkpoint", found=f"'{error.strerror}'", cure="check --checkpoint"
-        ) from error
-    except Exception as error:
-        raise InputError(
-            path, expected="a checkpoint of tensors and plain values", found=_why(path, error), cure=_CURE
-        ) from error
+    checkpoint = load_checkpoint(path, device=device, trust=trust)
     if not isinstance(checkpoint, dict) or not {"network_weights", "init_args", "trainer_name"} <= set(checkpoint):
         raise InputError(path, expected="a checkpoint of nnU-Net", found="another file", cure="name a nnU-Net run")
-    return checkpoint
-
-
-_CURE = "use a checkpoint that nnU-Net or auvtool wrote"
-
-
-def _why(path: Path, error: Exception) -> str:
-    try:
-        unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # not even a pickle: the first error says it
-        unsafe = []
-    return f"objects of {', '.join(unsafe)}" if unsafe else f"'{one_line(error)[:120]}'"
-
-
-def _numpy_scalars() -> list[Any]:
-    """What nnU-Net's own log pickles, under the names of numpy 1 and 2."""
-    from numpy._core.multiarray import scalar
-
-    return [
-        (scalar, "numpy.core.multiarray.scalar"),
-        (scalar, "numpy._core.multiarray.scalar"),
-        np.dtype,
-        np.dtypes.Float32DType,
-        np.dtypes.Float64DType,
-    ]
+    return dict(checkpoint)
 
 
 def _plain(value: Any) -> Any:

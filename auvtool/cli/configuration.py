@@ -1,0 +1,107 @@
+"""Defaults of options from a TOML file and from the environment: flag, AUVTOOL_*, file, in this order."""
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import typer
+
+from auvtool.errors import InputError, one_line
+
+Table: TypeAlias = dict[str, Any]
+
+CONFIG_VARIABLE = "AUVTOOL_CONFIG"
+_PREFIX = "AUVTOOL_"
+# Read by the program itself, or by its tests.
+_OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "AUVTOOL_DEBUG", "AUVTOOL_VERSION"})
+
+
+def set_defaults(context: typer.Context, path: Path | None) -> Path | None:
+    """Make the table of this command in a configuration file the defaults of its options.
+
+    Raises:
+        InputError: the file cannot be read, or names a command or an option that there is not.
+    """
+    if path is None:
+        return None
+    tables = _read_tables(path, context.find_root())
+    table = tables.get(context.command_path.split(" ", 1)[-1], {})
+    context.default_map = {**(context.default_map or {}), **table}
+    return path
+
+
+def configured(path: Path | None) -> dict[str, str]:
+    """Every option that a configuration file or the environment sets: its value, and which of them sets it.
+
+    Variables that begin like an option's and are none are listed as such.
+
+    Raises:
+        InputError: see `set_defaults`.
+    """
+    from auvtool.cli.app import app
+
+    program = typer.main.get_command(app)
+    context = program.make_context("auvtool", [], resilient_parsing=True)
+    found: dict[str, str] = {}
+    variables = set(_OTHER_VARIABLES)
+    tables = {} if path is None else _read_tables(path, context)
+    for name, command in _commands(context.command, context):
+        for parameter in command.params:
+            if parameter.param_type_name != "option":
+                continue
+            variable = f"{_PREFIX}{name}_{parameter.name}".upper().replace(" ", "_").replace("-", "_")
+            variables.add(variable)
+            option = f"{name} {parameter.opts[-1]}"
+            if os.environ.get(variable):
+                found[option] = f"{os.environ[variable]} ({variable})"
+            elif parameter.name in tables.get(name, {}):
+                found[option] = f"{tables[name][parameter.name]} ({path})"
+    for variable in sorted(set(os.environ) - variables):
+        if variable.startswith(_PREFIX):
+            found[variable] = "no option has this name"
+    return found
+
+
+def _read_tables(path: Path, root: Any) -> Mapping[str, Table]:
+    """Tables of a file by the command they are for; that of a command in a group is a table within the group's."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(
+            path, expected="a readable TOML file", found=f"'{one_line(error)}'", cure="check --config"
+        ) from error
+    commands = dict(_commands(root.command, root))
+    tables: dict[str, Table] = {}
+    for name, table in content.items():
+        inner = {f"{name} {key}": value for key, value in table.items()} if isinstance(table, dict) else {}
+        if inner and set(inner) <= set(commands):
+            tables |= inner
+        else:
+            tables[name] = table
+    for name, table in tables.items():
+        if name not in commands:
+            raise InputError(
+                path, expected="a table a command", found=f"one for '{name}'", cure="see auvtool --help for their names"
+            )
+        known = {parameter.name for parameter in commands[name].params}
+        unknown = sorted(set(table) - known) if isinstance(table, dict) else []
+        if not isinstance(table, dict) or unknown:
+            raise InputError(
+                path,
+                expected=f"options of {name} in its table (dashes as underscores)",
+                found=", ".join(unknown) or "no table",
+                cure=f"see auvtool {name} --help",
+            )
+    return tables
+
+
+def _commands(group: Any, context: Any) -> Iterator[tuple[str, Any]]:
+    """Every command with its path below the program."""
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if hasattr(command, "list_commands"):
+            yield from ((f"{name} {inner}", one) for inner, one in _commands(command, context))
+        else:
+            yield name, command
