@@ -1,4 +1,6 @@
 import gzip
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -31,6 +33,12 @@ def opened(tmp_path, inflater):
 def test_isal_is_at_work_where_it_is_installed():
     isal_zlib = pytest.importorskip("isal.isal_zlib")
     assert gzip_stream.new_inflater is isal_zlib.decompressobj
+
+
+def test_zlib_takes_its_place_where_it_is_not():
+    code = "import sys; sys.modules['isal'] = None; import zlib; from auvtool import gzip_stream as it; "
+    code += "assert it.new_inflater is zlib.decompressobj"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(
