@@ -1,7 +1,7 @@
 """`auvtool extract`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from auvtool.case_extraction import CaseOutcome
     from auvtool.extraction_plan import ExtractionPlan
 
+ExtractorName: TypeAlias = Literal[
+    "litemedsam", "litemedsam-random", "identity", "medsam2", "segvol", "clip-driven", "anatomix", "nnunet"
+]
+
 
 def extract(
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="nnU-Net raw data set, or a folder of images.")],
@@ -24,7 +28,7 @@ def extract(
         Path | None, typer.Option("--labels", metavar="DIR", help="Labels; by default those of the data set.")
     ] = None,
     extractor: Annotated[
-        Literal["litemedsam", "litemedsam-random", "identity", "nnunet"],
+        ExtractorName,
         typer.Option(
             "--extractor",
             help="Foundation model; two controls: its network untrained, and the intensities themselves; or your own "
@@ -54,7 +58,7 @@ def extract(
         typer.Option(
             "--prompt",
             help="A box of each class from its label, the name of each class, or none (the decoder's own channels). By "
-            "default the first of these that the model takes.",
+            "default what `auvtool info models` names first.",
         ),
     ] = None,
     prompts: Annotated[
@@ -70,6 +74,18 @@ def extract(
     channel: Annotated[
         int, typer.Option("--channel", min=0, help="Image channel; a model sees one (nnunet all of them).")
     ] = 0,
+    window: Annotated[
+        str | None,
+        typer.Option(
+            "--window",
+            metavar="LO,HI",
+            help="Intensities that become black and white (medsam2). By default -160,240 for CT, else percentiles.",
+        ),
+    ] = None,
+    propagate: Annotated[
+        bool,
+        typer.Option("--propagate", help="Box each class on one slice and follow it through the volume (medsam2)."),
+    ] = False,
     store: Annotated[
         Literal["spectrum", "maps", "both"],
         typer.Option("--store", help="Singular values (kilobytes a case), the maps (gigabytes), or both."),
@@ -115,6 +131,8 @@ def extract(
       auvtool extract Dataset003_Liver -o F.h5 --max-slices 16          (a CPU's patience)
       auvtool extract images/ --labels labels/ -o F.h5
       auvtool extract images/ --prompt none -o F.h5                     (no labels)
+      auvtool extract Dataset003_Liver -o F.h5 --extractor medsam2 --weights MedSAM2_latest.pt
+      auvtool extract Dataset003_Liver -o F.h5 --extractor segvol --weights SegVol_v1.pth
       auvtool extract Dataset003_Liver -o F.h5 --extractor nnunet --weights RUN
       auvtool extract Dataset003_Liver -o F.2.h5 --shard 2/8            (then auvtool merge F.*.h5 -o F.h5)
     """
@@ -127,12 +145,14 @@ def extract(
     from auvtool.extraction_plan import map_bytes, parse_shard, plan_extraction
     from auvtool.extractors.class_prompts import read_class_prompts
     from auvtool.extractors.facts import facts_with
-    from auvtool.extractors.model_options import ModelOptions
+    from auvtool.extractors.model_options import ModelOptions, parse_window
 
     model = ModelOptions(
         weights=weights,
         trust_checkpoint=trust_checkpoint,
         amp=amp,
+        window=None if window is None else parse_window(window),
+        propagate=propagate,
         feature=feature,
         class_prompts=() if prompts is None else tuple(read_class_prompts(prompts).items()),
     )
@@ -206,7 +226,8 @@ def _write_manifest(plan: "ExtractionPlan", folder: Path, n_cases: int, n_failed
     write_manifest(
         plan.output,
         command="extract",
-        options={**vars(plan.settings), "model": vars(plan.settings.model)},
+        options={**vars(plan.settings), "model": vars(plan.settings.model)}
+        | ({"notice": plan.facts.notice} if plan.facts.notice else {}),
         inputs=[folder],
         counts={"cases": n_cases, "failed": n_failed, "resumed": len(plan.finished)},
         model_sha256=plan.header.weights_sha256,
