@@ -204,7 +204,7 @@ EXTRACTORS: dict[str, ExtractorFacts] = {
             code_licence="Apache-2.0",
             weights_licence="yours",
             source="a results folder of `auvtool train` or of nnU-Net, or a checkpoint in one, by --weights",
-            cost="-",
+            cost="as nnU-Net's prediction without mirroring; its features stand in memory, or past 1 GB in a file",
         ),
     ),
     "medsam2": ExtractorFacts(
