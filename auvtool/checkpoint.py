@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from auvtool.errors import InputError, one_line
+from auvtool.file_limits import require_stored_zip
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +37,7 @@ def load_checkpoint(path: Path, *, device: "torch.device | str" = "cpu", trust: 
     try:
         if path.suffix == _SAFETENSORS:
             return _read_safetensors(path, device)
+        require_stored_zip(path)
         with torch.serialization.safe_globals(_numpy_scalars()), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of a pickle that is refused in the next moment
             # Mapped, so that an optimiser's state beside the weights is never read; old files are no archives.

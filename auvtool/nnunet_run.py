@@ -1,6 +1,5 @@
 """A nnU-Net results folder: its checkpoints, its plans, and the network that they make together."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from auvtool.backbones import require_package
 from auvtool.checkpoint import load_checkpoint
 from auvtool.errors import InputError, one_line
+from auvtool.json_text import parse_json
 
 if TYPE_CHECKING:
     import torch
@@ -89,8 +89,8 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: it cannot be read, or is something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        content = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise InputError(path, expected="readable JSON", found=f"'{one_line(error)}'", cure="check the file") from error
     if not isinstance(content, dict):
         raise InputError(path, expected="a JSON object", found="other JSON", cure="check the file")

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import SimpleITK
 
@@ -12,9 +11,8 @@ from auvtool.dataset import strip_channel
 from auvtool.dataset_json import FILE_ENDINGS
 from auvtool.errors import InputError
 from auvtool.volume import Geometry, view_on_axes
-from auvtool.volume_file import read_volume_file
+from auvtool.volume_file import open_nifti, read_volume_file
 
-_nibabel: Any = nibabel  # neither has types for what is used here
 _sitk: Any = SimpleITK
 _PICTURES = (".png", ".bmp")
 
@@ -92,7 +90,7 @@ def _write(path: Path, source: Path, voxels: np.ndarray) -> None:
 
 
 def _write_nifti(path: Path, source: Path, voxels: np.ndarray) -> None:
-    image = _nibabel.load(source)
+    image = open_nifti(source)
     array = np.moveaxis(voxels, 0, -1) if len(voxels) > 1 else voxels[0]
     header = image.header.copy()
     header.set_data_dtype(voxels.dtype)

@@ -11,7 +11,8 @@ channels are then the 32 channels of the decoder's upscaled embedding, with whic
 With `propagate` a class is prompted on the slice where it is largest, among those chosen, and followed from there to
 the first and the last of them, over every slice between (`auvtool.extractors.medsam2_tracking`). The rows of its map
 are the chosen slices that carry it, as without, so that the two compare. The looser box is followed too. The authors
-keep the largest component of the mask and fill small holes; maps are measured without either.
+keep the largest component of the mask and fill small holes; maps are measured without either. On a GPU they run it
+in bfloat16, which is `amp` here.
 """
 
 from collections.abc import Iterator
