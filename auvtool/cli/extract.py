@@ -79,7 +79,8 @@ def extract(
         typer.Option(
             "--window",
             metavar="LO,HI",
-            help="Intensities that become black and white (medsam2). By default -160,240 for CT, else percentiles.",
+            help="Intensities that become black and white (medsam2, anatomix). By default -160,240 for CT, else "
+            "percentiles; for anatomix the extremes.",
         ),
     ] = None,
     propagate: Annotated[
