@@ -17,6 +17,7 @@ from auvtool.extractors.facts import ExtractorFacts, facts_with
 from auvtool.extractors.weights import find_weights, version_of
 from auvtool.feature_store import FeatureHeader
 from auvtool.feature_writer import refuse_stream, shard_is_complete
+from auvtool.manifest import manifest_path
 from auvtool.volume import read_case
 
 
@@ -30,6 +31,7 @@ class ExtractionPlan:
         facts: of the extractor.
         finished: cases whose shards are there from an earlier run.
         problems: cases that cannot be extracted.
+        is_unfinished: shards are there and no manifest: a run was killed, maybe after the output appeared.
     """
 
     dataset: Dataset
@@ -39,6 +41,7 @@ class ExtractionPlan:
     facts: ExtractorFacts
     finished: frozenset[str]
     problems: tuple[CaseProblem, ...]
+    is_unfinished: bool = False
 
     @property
     def parts(self) -> Path:
@@ -85,7 +88,8 @@ def plan_extraction(
         InputError: no case has a label but prompts need one, or the weights are not there.
     """
     refuse_stream(output)
-    refuse_existing(output, force=force)
+    is_unfinished = not manifest_path(output).exists() and parts_folder(output).is_dir()
+    refuse_existing(output, force=force or is_unfinished)
     facts = facts_with(settings.extractor, settings.model)
     _check_settings(facts, settings)
     _check_channel(dataset, settings)
@@ -129,7 +133,7 @@ def plan_extraction(
         for case in dataset.cases
         if shard_is_complete(shard_path(parts, case.case_id), header, case.case_id, inputs=input_state(case))
     )
-    return ExtractionPlan(dataset, settings, output, header, facts, finished, problems)
+    return ExtractionPlan(dataset, settings, output, header, facts, finished, problems, is_unfinished)
 
 
 def map_bytes(plan: ExtractionPlan) -> int | None:

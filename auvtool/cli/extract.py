@@ -8,6 +8,7 @@ import typer
 from auvtool import console
 from auvtool.atomic import is_stream
 from auvtool.cli.case_ids import parse_case_ids
+from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import Device, DryRun, Force, Jobs, KeepGoing, TrustCheckpoint
 from auvtool.errors import CasesFailed, UsageError
 
@@ -20,6 +21,7 @@ ExtractorName: TypeAlias = Literal[
 ]
 
 
+@one_run_at_a_time(lambda options: options["output"])
 def extract(
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="nnU-Net raw data set, or a folder of images.")],
     *,
@@ -198,10 +200,15 @@ def extract(
             )
 
         result = run_extraction(
-            plan, jobs=jobs, keep_going=keep_going, force=force, on_case=on_case, on_worker_died=on_worker_died
+            plan,
+            jobs=jobs,
+            keep_going=keep_going,
+            force=force,
+            on_case=on_case,
+            on_worker_died=on_worker_died,
+            on_written=lambda result: _write_manifest(plan, dataset, result.n_cases, len(result.failures)),
         )
     if result.n_cases:
-        _write_manifest(plan, dataset, result.n_cases, len(result.failures))
         console.info(f"extract: {result.n_cases} cases in {output}")
     if result.failures:
         console.print_table(result.failures, ("case", "step", "error"), to_stderr=True)
