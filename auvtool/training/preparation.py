@@ -114,7 +114,7 @@ def _remove_half_written(workspace: Workspace, plans_name: str) -> None:
 
 def _is_json(path: Path) -> bool:
     try:
-        json.loads(path.read_text(encoding="utf-8"))
+        parse_json(path.read_text(encoding="utf-8"))
     except ValueError:
         return False
     return True
