@@ -11,6 +11,7 @@ from typing import Any
 from auvtool.atomic import atomic_path
 from auvtool.dataset import Case, CaseProblem, Dataset
 from auvtool.errors import InputError, one_line
+from auvtool.json_text import parse_json
 from auvtool.training.captured_output import captured_output
 from auvtool.training.plans import read_plans
 from auvtool.training.workspace import Workspace, leave_out, nnunet_dataset_json, refer_to_dataset
