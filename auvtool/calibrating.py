@@ -33,6 +33,7 @@ from auvtool.quantifiers import CALIBRATED
 from auvtool.schema import Row
 from auvtool.score_options import score_options
 from auvtool.scoring import score_cases
+from auvtool.workplace import Workplace
 
 _LEAST_CASES = 6
 _LEAST_COPIES = 12
@@ -133,13 +134,13 @@ def plan_copies(
     return plan
 
 
-def extract_copies(plan: ExtractionPlan, *, jobs: int, on_case: Callable[[CaseOutcome], None]) -> None:
+def extract_copies(plan: ExtractionPlan, *, workplace: Workplace, on_case: Callable[[CaseOutcome], None]) -> None:
     """Run or resume it; a copy that cannot be made (a fault that changes nothing) is left out.
 
     Raises:
         AuvtoolError: see `run_extraction`.
     """
-    run_extraction(plan, jobs=jobs, force=True, on_case=on_case)
+    run_extraction(plan, workplace=workplace, force=True, on_case=on_case)
     shutil.rmtree(plan.parts, ignore_errors=True)  # kept for failed cases, which would fail again
 
 

@@ -25,7 +25,8 @@ from auvtool.schema import ANSWER_KEY, FAILURES, Row
 from auvtool.tables import write_table
 from auvtool.volume import CaseVolume, read_case
 from auvtool.volume_writing import file_ending, write_like
-from auvtool.worker_pool import WorkerDied, run_in_workers
+from auvtool.worker_pool import WorkerDied
+from auvtool.workplace import HERE, Workplace
 
 LevelChoice: TypeAlias = Level | Literal["mixed"]
 
@@ -149,7 +150,7 @@ def write_corrupt_dataset(
     plan: CorruptionPlan,
     *,
     options: Mapping[str, object],
-    jobs: int = 1,
+    workplace: Workplace = HERE,
     on_case: Callable[[SpoiltCase], None] = lambda outcome: None,
     on_worker_died: Callable[[list[str]], None] = lambda case_ids: None,
 ) -> CorruptionResult:
@@ -161,7 +162,7 @@ def write_corrupt_dataset(
     Args:
         plan: from `plan_corruption`.
         options: for the manifest.
-        jobs: worker processes; 1 works in this one.
+        workplace: where, and how many cases at once.
         on_case: told of each dirty case as it ends.
         on_worker_died: told which cases were in work when the system killed a worker.
 
@@ -175,7 +176,7 @@ def write_corrupt_dataset(
             for part in ("imagesTr", "labelsTr"):
                 (temporary / part).mkdir(parents=True)
         spoilt: list[SpoiltCase] = []
-        with closing(_outcomes(plan, temporary, jobs, on_worker_died)) as outcomes:
+        with closing(_outcomes(plan, temporary, workplace, on_worker_died)) as outcomes:
             for outcome in outcomes:
                 if outcome.error is not None and outcome.fatal:
                     raise outcome.error
@@ -251,19 +252,19 @@ def _check_replaceable(folder: Path, source: Dataset, *, force: bool) -> None:
 
 
 def _outcomes(
-    plan: CorruptionPlan, folder: Path, jobs: int, on_worker_died: Callable[[list[str]], None]
+    plan: CorruptionPlan, folder: Path, workplace: Workplace, on_worker_died: Callable[[list[str]], None]
 ) -> Generator[SpoiltCase, None, None]:
-    # A worker needs what the cases mean, not the list of them.
-    light = replace(plan, source=replace(plan.source, cases=(), problems=()), clean=(), dirty=(), problems=())
+    light = replace(plan, source=plan.source.without_cases(), clean=(), dirty=(), problems=())
     work = partial(spoil_case, plan=light, folder=folder)
-    if jobs == 1 or len(plan.dirty) < 2:
-        yield from map(work, plan.dirty)
-        return
 
     def died(items: list[DirtyCase]) -> None:
         on_worker_died([item.case.case_id for item in items])
 
-    with closing(run_in_workers(work, plan.dirty, jobs=min(jobs, len(plan.dirty)), on_worker_died=died)) as results:
+    with closing(
+        workplace.results(
+            work, plan.dirty, on_worker_died=died, size=lambda item: item.case.image_bytes(), shared=folder
+        )
+    ) as results:
         for item, result in results:
             if isinstance(result, WorkerDied):
                 error = _not_spoilt(item.case.case_id, "its worker process was killed; is memory short?")

@@ -48,8 +48,7 @@ class ExtractionPlan:
     @property
     def task(self) -> CaseTask:
         """What a worker needs beside its case."""
-        dataset = replace(self.dataset, cases=(), problems=())
-        return CaseTask(dataset, self.settings, self.header, self.facts.n_features, self.parts)
+        return CaseTask(self.dataset.without_cases(), self.settings, self.header, self.facts.n_features, self.parts)
 
     def waiting(self) -> list[Case]:
         """Cases still to be extracted."""

@@ -16,6 +16,7 @@ from auvtool.metrics import Overlap
 from auvtool.nnunet_summary import render_summary
 from auvtool.schema import METRICS
 from auvtool.tables import read_table, write_table
+from auvtool.workplace import Workplace
 
 
 def disturbed(label, seed, *, values=(0, 1, 2)):
@@ -101,7 +102,7 @@ def test_perfect_prediction_has_dice_one_and_metrics_survive_writing(tmp_path):
 
 def test_threads_change_nothing(pair):
     comparison = find_pairs(pair[1], pair[0])
-    assert metrics_rows(evaluate(comparison, jobs=2)) == metrics_rows(evaluate(comparison))
+    assert metrics_rows(evaluate(comparison, workplace=Workplace(2))) == metrics_rows(evaluate(comparison))
 
 
 # --- finding what belongs together ---

@@ -25,6 +25,7 @@ from auvtool.quantification import read_cases
 from auvtool.schema import ANSWER_KEY, Row
 from auvtool.tables import read_table, write_table
 from auvtool.volume import read_case
+from auvtool.workplace import Workplace
 
 if TYPE_CHECKING:
     from auvtool.detection_methods import Item, Method
@@ -191,13 +192,15 @@ def extraction_plan(plan: DetectPlan, *, force: bool) -> ExtractionPlan:
     return plan_extraction(replace(plan.dataset, cases=cases, problems=()), plan.settings, plan.features, force=force)
 
 
-def extract_features(plan: ExtractionPlan, *, jobs: int, on_case: Callable[[CaseOutcome], None]) -> ExtractionResult:
+def extract_features(
+    plan: ExtractionPlan, *, workplace: Workplace, on_case: Callable[[CaseOutcome], None]
+) -> ExtractionResult:
     """Run or resume it; an existing file of the same plan is kept as it is.
 
     Raises:
         AuvtoolError: see `run_extraction`.
     """
-    result = run_extraction(plan, jobs=jobs, force=True, on_case=on_case)
+    result = run_extraction(plan, workplace=workplace, force=True, on_case=on_case)
     write_manifest(
         plan.output,
         command="bench detect",

@@ -8,7 +8,7 @@ import typer
 
 from auvtool import console
 from auvtool.atomic import is_stream
-from auvtool.cli.options import Device, Force, Format, Jobs, Output, Seed
+from auvtool.cli.options import Device, Force, Format, Jobs, MaxMemory, Output, Seed, workplace_of
 from auvtool.errors import UsageError
 from auvtool.schema import SCORES
 from auvtool.tables import STANDARD_STREAM, check_output, write_table
@@ -46,6 +46,7 @@ def calibrate(
     ] = 0.1,
     device: Device = "cpu",
     jobs: Jobs = 1,
+    max_memory: MaxMemory = None,
     seed: Seed = 0,
     table_format: Format = None,
     force: Force = False,
@@ -78,6 +79,7 @@ def calibrate(
     from auvtool.manifest import write_manifest
     from auvtool.quantification import read_cases
 
+    workplace = workplace_of(jobs=jobs, max_memory=max_memory)
     if kept.is_file():
         _refuse_other_features(kept)
     with FeatureFile(features) as file:
@@ -110,7 +112,7 @@ def calibrate(
                 if outcome.error is not None:
                     console.detail(str(outcome.error))
 
-            extract_copies(plan, jobs=jobs, on_case=on_case)
+            extract_copies(plan, workplace=workplace, on_case=on_case)
         write_manifest(
             kept,
             command="calibrate",

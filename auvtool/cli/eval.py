@@ -7,7 +7,7 @@ import typer
 
 from auvtool import console
 from auvtool.atomic import is_stream, refuse_existing, write_text
-from auvtool.cli.options import Force, Jobs, KeepGoing, Output
+from auvtool.cli.options import Cluster, Force, Jobs, KeepGoing, Output, workplace_of
 from auvtool.errors import CasesFailed, InputError
 from auvtool.schema import FAILURES, METRICS
 from auvtool.tables import STANDARD_STREAM, check_output, write_table
@@ -42,6 +42,7 @@ def eval(
         bool, typer.Option("--allow-missing", help="Evaluate the predictions that are there; the means are over those.")
     ] = False,
     jobs: Jobs = 1,
+    cluster: Cluster = None,
     keep_going: KeepGoing = True,
     force: Force = False,
 ) -> None:
@@ -64,10 +65,11 @@ def eval(
 
     from auvtool.evaluation import class_means, evaluate, find_pairs, metrics_rows
 
+    workplace = workplace_of(jobs=jobs, cluster=cluster)
     comparison = find_pairs(predictions, labels, dataset_json=dataset_json)
     _check_matches(comparison, labels, allow_missing=allow_missing)
     with console.progress("eval", len(comparison.pairs)) as progress:
-        result = evaluate(comparison, jobs=jobs, keep_going=keep_going, on_case=progress.advance)
+        result = evaluate(comparison, workplace=workplace, keep_going=keep_going, on_case=progress.advance)
     for case in result.cases:
         for note in case.warnings:
             console.warn(note)

@@ -8,7 +8,7 @@ import typer
 from auvtool import console
 from auvtool.atomic import is_stream
 from auvtool.cli.case_ids import parse_case_ids
-from auvtool.cli.options import Device, DryRun, Force, Jobs, KeepGoing
+from auvtool.cli.options import Cluster, Device, DryRun, Force, Jobs, KeepGoing, MaxMemory, workplace_of
 from auvtool.errors import CasesFailed, UsageError
 
 if TYPE_CHECKING:
@@ -87,6 +87,8 @@ def extract(
     ] = "1/1",
     device: Device = "cpu",
     jobs: Jobs = 1,
+    cluster: Cluster = None,
+    max_memory: MaxMemory = None,
     keep_going: KeepGoing = True,
     dry_run: DryRun = False,
     force: Force = False,
@@ -104,6 +106,8 @@ def extract(
       auvtool extract images/ --labels labels/ -o F.h5
       auvtool extract images/ --prompt none -o F.h5                     (no labels)
       auvtool extract Dataset003_Liver -o F.2.h5 --shard 2/8            (then auvtool merge F.*.h5 -o F.h5)
+      auvtool extract Dataset003_Liver -o F.h5 -j 8 --max-memory 16GB   (as many at once as fit)
+      auvtool extract Dataset003_Liver -o F.h5 --cluster file:s.json    (of dask scheduler --scheduler-file s.json)
     """
     if str(output) == "-" or is_stream(output):
         raise UsageError(f"-o: expected a file, got {output}; HDF5 cannot stream, name a file (-o F.h5)")
@@ -116,6 +120,7 @@ def extract(
     from auvtool.extractors.facts import extractor_facts
     from auvtool.extractors.model_options import ModelOptions
 
+    workplace = workplace_of(jobs=jobs, cluster=cluster, max_memory=max_memory)
     facts = extractor_facts(extractor)
     prompt = prompt or facts.prompts[0]
     settings = ExtractionSettings(
@@ -161,7 +166,12 @@ def extract(
             )
 
         result = run_extraction(
-            plan, jobs=jobs, keep_going=keep_going, force=force, on_case=on_case, on_worker_died=on_worker_died
+            plan,
+            workplace=workplace,
+            keep_going=keep_going,
+            force=force,
+            on_case=on_case,
+            on_worker_died=on_worker_died,
         )
     if result.n_cases:
         _write_manifest(plan, dataset, result.n_cases, len(result.failures))
