@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from auvtool.feature_store import FeatureHeader, group_name
 from auvtool.feature_writer import case_shard
 from auvtool.measurement import ChannelRegion, choose_slices, measure_case
 from auvtool.normalize import InputMode, normalize
+from auvtool.volume import CaseVolume
 
 Store: TypeAlias = Literal["spectrum", "maps", "both"]
 
@@ -92,8 +93,35 @@ def inputs_digest(cases: Sequence[Case]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def extract_case(case: Case, task: CaseTask, extractor: Extractor) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class ReadCase:
+    """What an extraction needs of a case's files, and the state that they were read in (`input_state`)."""
+
+    volume: CaseVolume
+    inputs: str
+
+
+def read_files(case: Case, task: CaseTask) -> ReadCase:
+    """The files of a case.
+
+    Raises:
+        InputError: they are not as they should be.
+    """
+    inputs = input_state(case)  # first: a file that changes while it is read is another one
+    needs_label = task.settings.prompt != "none" or task.settings.input == "mask"
+    return ReadCase(read_case_with_fault(case if needs_label else replace(case, label=None), task.dataset), inputs)
+
+
+def extract_case(
+    case: Case, task: CaseTask, extractor: Extractor, read: Callable[[], ReadCase] | None = None
+) -> tuple[str, ...]:
     """Write the shard of one case.
+
+    Args:
+        case: to extract.
+        task: how.
+        extractor: loaded.
+        read: gives what was read ahead; None: the files are read here.
 
     Returns:
         Warnings about its files.
@@ -105,9 +133,8 @@ def extract_case(case: Case, task: CaseTask, extractor: Extractor) -> tuple[str,
     """
     settings, dataset = task.settings, task.dataset
     prompted = settings.prompt != "none"
-    inputs = input_state(case)
-    needs_label = prompted or settings.input == "mask"
-    volume = read_case_with_fault(case if needs_label else replace(case, label=None), dataset)
+    files = read_files(case, task) if read is None else read()
+    volume = files.volume
     label = volume.label
     classes = (
         tuple(one for one in dataset.classes if (one.class_id, one.name) in task.header.channels) if prompted else ()
@@ -134,7 +161,7 @@ def extract_case(case: Case, task: CaseTask, extractor: Extractor) -> tuple[str,
     regions = [ChannelRegion(image, label, one) for one in classes] or [
         ChannelRegion(image, None, None) for _ in task.header.channels
     ]
-    with case_shard(shard_path(task.parts, case.case_id), task.header, case.case_id, inputs=inputs) as writer:
+    with case_shard(shard_path(task.parts, case.case_id), task.header, case.case_id, inputs=files.inputs) as writer:
 
         def keep_map(class_id: int, channel: DecodedChannel) -> None:
             if settings.store != "spectrum" and channel.logits is not None:
@@ -143,7 +170,7 @@ def extract_case(case: Case, task: CaseTask, extractor: Extractor) -> tuple[str,
         features = measure_case(
             case.case_id,
             task.header.channels,
-            extractor.decode(model_input),
+            _decoded(extractor, model_input, settings),
             iter(regions),
             volume.geometry,
             n_foreground=_foreground_size(image, label, classes),
@@ -168,8 +195,8 @@ def extract_case(case: Case, task: CaseTask, extractor: Extractor) -> tuple[str,
 _loaded: dict[ExtractionSettings, Extractor] = {}  # a process loads its model once
 
 
-def work_on_case(case: Case, *, task: CaseTask) -> CaseOutcome:
-    """A case in a worker: errors are returned, so that one bad case never ends the run."""
+def work_on_case(case: Case, *, task: CaseTask, read: Callable[[], ReadCase] | None = None) -> CaseOutcome:
+    """A case in a worker: errors are returned, so that one bad case never ends the run. Arguments: `extract_case`."""
     try:
         if task.settings not in _loaded:
             import torch
@@ -181,7 +208,7 @@ def work_on_case(case: Case, *, task: CaseTask) -> CaseOutcome:
     except AuvtoolError as error:
         return CaseOutcome(case.case_id, error, fatal=True)
     try:
-        warnings = extract_case(case, task, _loaded[task.settings])
+        warnings = extract_case(case, task, _loaded[task.settings], read)
     except OutputError as error:
         return CaseOutcome(case.case_id, error, fatal=True)
     except AuvtoolError as error:
@@ -189,6 +216,22 @@ def work_on_case(case: Case, *, task: CaseTask) -> CaseOutcome:
     except Exception as error:  # becomes this case's row of the failure table
         return CaseOutcome(case.case_id, not_extracted(case.case_id, f"{type(error).__name__}: {one_line(error)}"))
     return CaseOutcome(case.case_id, warnings=warnings)
+
+
+def _decoded(extractor: Extractor, case: ModelInput, settings: ExtractionSettings) -> Iterator[DecodedChannel]:
+    """The extractor's channels; mixed precision holds while it works, not for what is made of them."""
+    if settings.model.amp == "off":
+        yield from extractor.decode(case)
+        return
+    import torch
+
+    channels = extractor.decode(case)
+    while True:
+        with torch.autocast(torch.device(settings.device).type, dtype=torch.bfloat16):
+            channel = next(channels, None)
+        if channel is None:
+            return
+        yield channel
 
 
 def not_extracted(case_id: str, found: str, cure: str = "look at the case, or leave it out") -> InputError:

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from auvtool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,3 +31,11 @@ def torch_device(name: str) -> "torch.device":
     elif device.type != "cpu":
         raise UsageError(f"--device: expected cpu, cuda or cuda:N, got {name}; use cpu")
     return device
+
+
+def to_device(array: np.ndarray, device: "torch.device") -> "torch.Tensor":
+    """The array as a tensor on `device`; to a GPU it goes through pinned memory, while the GPU works on."""
+    import torch
+
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

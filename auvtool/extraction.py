@@ -1,12 +1,14 @@
 """An extractor run over a data set: one shard a case, resumed by case, joined to one file at the end."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
-from auvtool.case_extraction import CaseOutcome, not_extracted, shard_path, work_on_case
+from auvtool.case_extraction import CaseOutcome, CaseTask, not_extracted, read_files, shard_path, work_on_case
 from auvtool.dataset import Case
 from auvtool.errors import InputError
 from auvtool.extraction_plan import ExtractionPlan, check_space
@@ -100,13 +102,16 @@ def _remove_shards(plan: ExtractionPlan) -> None:
 def _outcomes(
     plan: ExtractionPlan, workplace: Workplace, on_worker_died: Callable[[list[str]], None]
 ) -> Generator[CaseOutcome, None, None]:
-    work = partial(work_on_case, task=plan.task)
+    waiting, work = plan.waiting(), partial(work_on_case, task=plan.task)
+    if workplace.is_here(len(waiting)):
+        yield from _one_after_the_other(waiting, plan.task)
+        return
 
     def died(cases: list[Case]) -> None:
         on_worker_died([case.case_id for case in cases])
 
     with closing(
-        workplace.results(work, plan.waiting(), on_worker_died=died, size=Case.image_bytes, shared=plan.parts)
+        workplace.results(work, waiting, on_worker_died=died, size=Case.image_bytes, shared=plan.parts)
     ) as results:
         for case, result in results:
             if isinstance(result, WorkerDied):
@@ -114,6 +119,15 @@ def _outcomes(
                 yield CaseOutcome(case.case_id, not_extracted(case.case_id, reason, cure))
             else:
                 yield result
+
+
+def _one_after_the_other(cases: Sequence[Case], task: CaseTask) -> Iterator[CaseOutcome]:
+    """Cases in this process; the next one is read while the extractor works on one."""
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        ahead = reader.submit(read_files, cases[0], task) if cases else None
+        for case, following in zip_longest(cases, cases[1:]):
+            read, ahead = ahead, None if following is None else reader.submit(read_files, following, task)
+            yield work_on_case(case, task=task, read=None if read is None else read.result)
 
 
 def _failure(case_id: str, step: str, error: str) -> Row:

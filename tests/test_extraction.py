@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -217,10 +218,10 @@ def test_a_bad_case_is_a_row_and_is_tried_again(folder: Path, tmp_path: Path) ->
 def test_an_error_of_the_model_is_a_row_too(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = case_extraction.extract_case
 
-    def fail(case, task, extractor):
+    def fail(case, *others):
         if case.case_id == "case_00":
             raise RuntimeError("out of\nmemory")
-        return real(case, task, extractor)
+        return real(case, *others)
 
     monkeypatch.setattr(case_extraction, "extract_case", fail)
     result = extracted(folder, tmp_path / "F.h5")
@@ -240,7 +241,7 @@ def test_when_every_case_fails_nothing_is_written(folder: Path, tmp_path: Path) 
 
 
 def test_a_full_disk_ends_the_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(case, task, extractor):
+    def full(*_: object) -> None:
         raise OutputError("disk full")
 
     monkeypatch.setattr(case_extraction, "extract_case", full)
@@ -261,6 +262,29 @@ def test_a_killed_worker_is_a_row(folder: Path, tmp_path: Path, monkeypatch: pyt
     assert died == [["case_00", "case_01"]]
     assert "worker process was killed" in str(result.failures[0]["error"])
     assert result.n_cases == 2
+
+
+def test_the_next_case_is_read_while_one_is_in_work(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    was_read = {f"case_{number:02d}": threading.Event() for number in range(3)}
+    read_files, waited = case_extraction.read_files, []
+
+    def noted(case, task):
+        files = read_files(case, task)
+        was_read[case.case_id].set()
+        return files
+
+    def work_on_case(case, *, task, read):
+        number = int(case.case_id[-2:])
+        if number < 2:
+            waited.append(was_read[f"case_{number + 1:02d}"].wait(timeout=60))
+        return case_extraction.work_on_case(case, task=task, read=read)
+
+    monkeypatch.setattr(extraction, "read_files", noted)
+    monkeypatch.setattr(extraction, "work_on_case", work_on_case)
+    assert extracted(folder, tmp_path / "F.h5").n_cases == 3
+    assert waited == [True, True]
 
 
 def test_workers_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from model_inputs import model_input
 
-from auvtool.case_extraction import ExtractionSettings
+from auvtool.case_extraction import ExtractionSettings, _decoded
 from auvtool.checkpoint import read_weights
 from auvtool.dataset import open_dataset
 from auvtool.dataset_json import SemanticClass
@@ -304,6 +304,23 @@ def test_strange_weights_are_refused_in_one_line(tmp_path: Path, kind: str, caps
 def test_a_state_dict_under_model_is_found(tmp_path: Path) -> None:
     torch.save({"model": {"a": torch.ones(2)}, "epoch": 3}, tmp_path / "w.pth")
     assert read_weights(tmp_path / "w.pth")["a"].tolist() == [1, 1]
+
+
+def test_mixed_precision_is_coarser_and_stays_within_the_model(extractor: LiteMedSam) -> None:
+    image, label = scene()
+    case = model_input(image, label, (BALL,), np.array([1]))
+    exact = next(extractor.decode(case))
+    extractor._encoded.clear()
+    settings = ExtractionSettings(model=ModelOptions(amp="bf16"))
+    (coarse,) = _decoded(extractor, case, settings)
+    extractor._encoded.clear()
+    assert not torch.is_autocast_enabled("cpu")
+    assert coarse.logits.dtype == np.float32
+    difference = np.abs(coarse.logits - exact.logits).max()
+    assert 0 < difference < 0.2 * np.ptp(exact.logits)
+    assert coarse.agreement.dice == pytest.approx(exact.agreement.dice, abs=0.1)
+    assert settings.model.given() == {"amp": "bf16"}
+    assert ModelOptions.of_record({"amp": "bf16"}, weights=None) == settings.model
 
 
 def test_unknown_names_are_refused() -> None:

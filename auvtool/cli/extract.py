@@ -74,6 +74,12 @@ def extract(
     max_slices: Annotated[
         int | None, typer.Option("--max-slices", min=1, help="Decode at most N slices a case, evenly chosen.")
     ] = None,
+    amp: Annotated[
+        Literal["off", "bf16"],
+        typer.Option(
+            "--amp", help="Mixed precision: bf16 is about twice as fast on a GPU or a CPU with AMX, and coarser."
+        ),
+    ] = "off",
     cases: Annotated[
         str | None, typer.Option("--cases", help="Only these cases: ids with commas, or a file of them.")
     ] = None,
@@ -128,6 +134,7 @@ def extract(
         model=ModelOptions(
             weights=weights,
             trust_checkpoint=trust_checkpoint,
+            amp=amp,
             class_prompts=() if prompts is None else tuple(read_class_prompts(prompts).items()),
         ),
         prompt=prompt,

@@ -26,7 +26,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from auvtool.checkpoint import load_strictly, read_weights
 from auvtool.dataset_json import SemanticClass
-from auvtool.device import torch_device
+from auvtool.device import to_device, torch_device
 from auvtool.errors import InputError, one_line
 from auvtool.extractors import Agreement, DecodedChannel, ModelInput, absent_channel
 from auvtool.extractors.facts import EXTRACTORS
@@ -109,7 +109,7 @@ class LiteMedSam:
         step = _SLICES_AT_ONCE[self._kind]
         for start in range(0, len(new), step):
             rows = new[start : start + step]
-            images = model_images(torch.from_numpy(np.ascontiguousarray(slices[rows])).to(self.device))
+            images = model_images(to_device(slices[rows], self.device))
             images = images.contiguous(memory_format=torch.channels_last)
             embeddings[rows] = self.network.image_encoder(images)
         for row in new[:_REMEMBERED]:
@@ -140,7 +140,7 @@ class LiteMedSam:
             dense_prompt_embeddings=dense,
             multimask_output=False,
         )
-        return logits[:, 0], self._upscaled, predicted_iou[:, 0]
+        return logits[:, 0].float(), self._upscaled.float(), predicted_iou[:, 0].float()
 
     def _keep_upscaled(self, module: object, arguments: object, output: torch.Tensor) -> None:
         self._upscaled = output
@@ -168,7 +168,7 @@ class LiteMedSam:
         step = _BOXES_AT_ONCE[self._kind]
         for start in range(0, len(carrying), step):
             rows = slice(start, start + step)
-            boxes = torch.from_numpy(grid_boxes(mask[rows])).to(self.device)
+            boxes = to_device(grid_boxes(mask[rows]), self.device)
             decoded, upscaled, predicted_iou = self.decode_prompts(embeddings[carrying[rows]], boxes)
             decoded = decoded[:, :height, :width]
             logits[rows] = decoded.cpu().numpy()
@@ -176,7 +176,7 @@ class LiteMedSam:
             inside = upscaled[:, :, :height, :width].permute(1, 0, 2, 3)[:, torch.from_numpy(region[rows])]
             features.add(inside.cpu().numpy())
             predicted = _at_label_resolution(decoded, mask.shape[1:])
-            wide = torch.from_numpy(loosened(grid_boxes(mask[rows]), height, width)).to(self.device)
+            wide = to_device(loosened(grid_boxes(mask[rows]), height, width), self.device)
             around, _, _ = self.decode_prompts(embeddings[carrying[rows]], wide)
             predicted_around = _at_label_resolution(around[:, :height, :width], mask.shape[1:])
             tight.add(predicted, mask[rows])

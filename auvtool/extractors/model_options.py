@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 Feature: TypeAlias = Literal["logits", "penultimate"]
+Amp: TypeAlias = Literal["off", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,14 @@ class ModelOptions:
         trust_checkpoint: unpickle the checkpoint whatever it holds.
         window: intensities that become the ends of the model's input range.
         propagate: prompt one slice a class, and let the model track the class through the others.
+        amp: mixed precision: bf16 multiplies matrices in bfloat16, which is faster and coarser.
         feature: which maps of a trained network to take.
         class_prompts: for `--prompt class-name` what the model is asked for each class, by class name.
     """
 
     weights: Path | None = None
     trust_checkpoint: bool = False
+    amp: Amp = "off"
     window: tuple[float, float] | None = None
     propagate: bool = False
     feature: Feature = "logits"
@@ -43,6 +46,7 @@ class ModelOptions:
         low_high = tuple(map(float, window)) if isinstance(window, list | tuple) else None
         return cls(
             weights=weights,
+            amp="bf16" if record.get("amp") == "bf16" else "off",
             window=None if low_high is None else (low_high[0], low_high[1]),
             propagate=bool(record.get("propagate", False)),
             feature="penultimate" if record.get("feature") == "penultimate" else "logits",
