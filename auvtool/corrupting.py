@@ -132,7 +132,9 @@ def plan_corruption(
             levels = KINDS[candidate].levels
             turn = n_dealt[kind] if candidate == kind else int(generator.integers(len(levels)))
             drawn = levels[order[candidate][turn % len(levels)]]
-            faults.append(Fault(candidate, _level(level, levels, drawn), seed, _donor(candidate, case, labelled, seed)))
+            faults.append(
+                Fault(candidate, _level(level, levels, drawn), seed, _donor(candidate, int(position), labelled, seed))
+            )
         n_dealt[kind] += 1
         dirty.append(DirtyCase(case, tuple(faults)))
     spoilt = {item.case.case_id for item in dirty}
@@ -230,11 +232,10 @@ def _level(asked: LevelChoice, levels: tuple[Level, ...], drawn: Level) -> Level
     return asked
 
 
-def _donor(kind: str, case: Case, source: Dataset, seed: int) -> Path | None:
-    """The label of another case, for the kind that puts one in."""
+def _donor(kind: str, position: int, source: Dataset, seed: int) -> Path | None:
+    """The label of another case than that at `position`, for the kind that puts one in."""
     if kind != "other-label" or len(source.cases) < 2:
         return None
-    position = source.cases.index(case)
     step = int(np.random.default_rng([seed, position]).integers(1, len(source.cases)))
     return source.cases[(position + step) % len(source.cases)].label
 

@@ -89,10 +89,10 @@ def eval(
 
 def _check_matches(comparison: "Comparison", labels: Path, *, allow_missing: bool) -> None:
     if comparison.extra:
-        console.warn(f"predictions without a reference, left out: {', '.join(comparison.extra)}")
+        console.warn(f"predictions without a reference, left out: {console.some(comparison.extra)}")
     if not comparison.missing:
         return
-    names = ", ".join(comparison.missing)
+    names = console.some(comparison.missing)
     if not allow_missing:
         raise InputError(
             labels,
