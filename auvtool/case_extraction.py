@@ -157,6 +157,8 @@ def extract_case(
         channels=volume.image,
         geometry=volume.geometry,
         normalised=settings.input == "mask",
+        channel_name=dataset.channel_names[settings.channel],
+        prompt=settings.prompt,
     )
     regions = [ChannelRegion(image, label, one) for one in classes] or [
         ChannelRegion(image, None, None) for _ in task.header.channels

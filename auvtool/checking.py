@@ -17,6 +17,7 @@ from auvtool.checks.one_case import check_case
 from auvtool.checks.sides import left_right
 from auvtool.dataset import Case, Dataset
 from auvtool.schema import Row
+from auvtool.visible_text import visible
 from auvtool.worker_pool import WorkerDied
 from auvtool.workplace import HERE, Workplace
 
@@ -60,7 +61,7 @@ def finding_row(finding: Finding) -> Row:
         "name": finding.rule.name,
         "severity": finding.rule.severity,
         "what": finding.what,
-        "file": finding.file,
+        "file": finding.file and visible(finding.file),
         "class_name": finding.class_name,
         "slice": finding.place,
         "cure": finding.cure or finding.rule.cure,

@@ -6,10 +6,12 @@ refused by name, unless the user says that the file is to be trusted.
 """
 
 import warnings
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from auvtool.errors import InputError, one_line
+from auvtool.file_limits import require_stored_zip
 
 if TYPE_CHECKING:
     import torch
@@ -35,9 +37,12 @@ def load_checkpoint(path: Path, *, device: "torch.device | str" = "cpu", trust: 
     try:
         if path.suffix == _SAFETENSORS:
             return _read_safetensors(path, device)
+        require_stored_zip(path)
         with torch.serialization.safe_globals(_numpy_scalars()), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of a pickle that is refused in the next moment
-            return torch.load(path, map_location=device, weights_only=not trust)
+            # Mapped, so that an optimiser's state beside the weights is never read; old files are no archives.
+            mapped = zipfile.is_zipfile(path)
+            return torch.load(path, map_location=device, weights_only=not trust, mmap=mapped)
     except OSError as error:
         raise InputError(
             path,

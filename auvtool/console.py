@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from auvtool.schema import Row
+from auvtool.visible_text import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,25 +49,25 @@ def is_quiet() -> bool:
 
 def error(message: str) -> None:
     """Said whatever the verbosity."""
-    print(f"auvtool: {message}", file=sys.stderr, flush=True)
+    print(visible(f"auvtool: {message}"), file=sys.stderr, flush=True)
 
 
 def warn(message: str) -> None:
     """A finding that the user should know of; said unless --quiet."""
     if _verbosity.level >= 0:
-        print(f"auvtool: warning: {message}", file=sys.stderr, flush=True)
+        print(visible(f"auvtool: warning: {message}"), file=sys.stderr, flush=True)
 
 
 def info(message: str) -> None:
     """Said unless --quiet."""
     if _verbosity.level >= 0:
-        print(message, file=sys.stderr, flush=True)
+        print(visible(message), file=sys.stderr, flush=True)
 
 
 def detail(message: str) -> None:
     """Said under --verbose."""
     if _verbosity.level >= 1:
-        print(message, file=sys.stderr, flush=True)
+        print(visible(message), file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -104,7 +105,7 @@ class _Bar(Progress):
 
     def advance(self, case: str) -> None:
         self.done += 1
-        self.bar.update(self._task, completed=self.done, case=case)
+        self.bar.update(self._task, completed=self.done, case=visible(case))
 
 
 @contextmanager
@@ -141,7 +142,7 @@ def wants_reading(output: Path, table_format: str | None) -> bool:
 def print_columns(cells: Sequence[str], widths: Sequence[int]) -> None:
     """One row of a readable table that grows as its rows come: on stdout, each cell but the last as wide as told."""
     padded = [f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=False)]
-    print("  ".join([*padded, *cells[len(widths) :]]), flush=True)
+    print(visible("  ".join([*padded, *cells[len(widths) :]])), flush=True)
 
 
 _LONG = 40  # characters of a cell
@@ -176,4 +177,4 @@ def _readable(value: object) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else visible(str(value))

@@ -11,6 +11,7 @@ from pathlib import Path
 from auvtool.atomic import write_text
 from auvtool.converters import Quirk, SourceCase
 from auvtool.converters.case_files import CaseFiles, CaseTarget
+from auvtool.json_text import parse_json
 
 RECORDS = ".convert"  # folder of the records in a data set, and the mark of one that convert made
 _REVISION = 1  # raised with every change that writes other files from the same source
@@ -39,7 +40,7 @@ def finished_cases(folder: Path, prints: Mapping[str, str]) -> dict[str, CaseFil
     finished = {}
     for case_id, fingerprint_now in prints.items():
         try:
-            record = json.loads((folder / RECORDS / f"{case_id}.json").read_text(encoding="utf-8"))
+            record = parse_json((folder / RECORDS / f"{case_id}.json").read_text(encoding="utf-8"))
             if record["fingerprint"] != fingerprint_now:
                 continue
             quirks = tuple(Quirk(**quirk) for quirk in record["quirks"])

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from auvtool.case_id import case_id_fault
 from auvtool.dataset_json import (
     FILE_ENDINGS,
     SemanticClass,
@@ -23,6 +24,7 @@ from auvtool.dataset_json import (
     semantic_classes,
 )
 from auvtool.errors import InputError
+from auvtool.visible_text import visible
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ class Case:
         return sum(path.stat().st_size for path in self.images if path.is_file())
 
 
-# A name without a channel number; channel files that are not there; a broken entry of the map `dataset`; a file that it
-# names and that is not there; no label; a label that cannot be read.
+# A name without a channel number, or with an id that no file name can hold; channel files that are not there; a broken
+# entry of the map `dataset`; a file that it names and that is not there; no label; a label that cannot be read.
 ProblemReason: TypeAlias = Literal["name", "channels", "entry", "file", "no label", "unreadable"]
 
 
@@ -175,7 +177,7 @@ def require_labels(dataset: Dataset) -> Dataset:
 
 def strip_channel(name: str) -> tuple[str, int] | None:
     """`("case", 1)` of `"case_0001"`, the name of an image file without its ending; None if no channel is named."""
-    match = re.fullmatch(r"(.+)_(\d{4})", name)
+    match = re.fullmatch(r"(.+)_([0-9]{4})", name, re.DOTALL)
     return (match[1], int(match[2])) if match else None
 
 
@@ -199,6 +201,7 @@ def survey_raw_dataset(folder: Path, *, labels: Path | None = None) -> Dataset:
         cases = [Case(case_id, files, None) for case_id, files in images.items()]
         if labels_folder is None and (folder / "labelsTr").exists():
             labels_folder = folder / "labelsTr"
+    cases, unnameable = split_unnameable(cases)
     if labels_folder is not None:
         known = set(file_names(labels_folder))
         cases = [
@@ -216,7 +219,7 @@ def survey_raw_dataset(folder: Path, *, labels: Path | None = None) -> Dataset:
         file_ending=ending,
         has_regions=has_regions,
         raw=raw,
-        problems=_by_case((*problems, *more)),
+        problems=_by_case((*problems, *unnameable, *more)),
     )
 
 
@@ -234,6 +237,7 @@ def _open_plain(folder: Path, names: list[str], labels_folder: Path | None) -> D
         Case(case_id, files, labels_folder / (case_id + ending) if labels_folder and case_id in label_stems else None)
         for case_id, files in images.items()
     ]
+    cases, unnameable = split_unnameable(cases)
     n_channels = max((len(case.images) for case in cases), default=1)
     cases, more = _check_channel_files(cases, n_channels)
     cases, values, unreadable = _scan_labels(cases)
@@ -247,8 +251,28 @@ def _open_plain(folder: Path, names: list[str], labels_folder: Path | None) -> D
         file_ending=ending,
         has_regions=False,
         raw={},
-        problems=_by_case((*problems, *more, *unreadable)),
+        problems=_by_case((*problems, *unnameable, *more, *unreadable)),
     )
+
+
+def split_unnameable(cases: Iterable[Case]) -> tuple[list[Case], tuple[CaseProblem, ...]]:
+    """Cases whose id can be part of a file name, and a problem for each other one (see `case_id_fault`)."""
+    usable, problems = [], []
+    for case in cases:
+        fault = case_id_fault(case.case_id)
+        if fault is None:
+            usable.append(case)
+        else:
+            problem = _problem(
+                case.case_id,
+                "name",
+                case.images[0],
+                expected="a case id that can be part of a file name",
+                found=f"{fault} in {case.case_id!r:.80}" if case.case_id else fault,
+                cure="rename the case",
+            )
+            problems.append(problem)
+    return usable, tuple(problems)
 
 
 def file_names(folder: Path) -> list[str]:
@@ -417,7 +441,8 @@ def _problem(
     case_id: str, reason: ProblemReason, where: object, *, expected: str, found: object, cure: str
 ) -> CaseProblem:
     fault = InputError(where, expected=expected, found=found, cure=cure)
-    return CaseProblem(case_id, str(fault), reason, fault)
+    shown = visible(case_id).replace("\n", "\\n").replace("\t", "\\t")
+    return CaseProblem(shown, str(fault), reason, fault)
 
 
 def _by_case(problems: Iterable[CaseProblem]) -> tuple[CaseProblem, ...]:

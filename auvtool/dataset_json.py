@@ -1,12 +1,12 @@
 """dataset.json of an nnU-Net raw data set: keys, channels, classes, regions, ignore label, file ending."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from auvtool.errors import InputError, one_line
+from auvtool.json_text import parse_json
 
 # What nnU-Net 2.8 has a reader for, and .mhd, which SimpleITK reads as well. The longer ending stands first.
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl", ".tiff", ".tif", ".png", ".bmp")
@@ -33,12 +33,12 @@ def read_dataset_json(folder: Path) -> dict[str, Any]:
     """
     path = folder if folder.is_file() else folder / "dataset.json"
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(
             path, expected="a readable dataset.json", found=f"'{error.strerror}'", cure="check the folder"
         ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise InputError(path, expected="valid JSON", found=f"'{one_line(error)}'", cure="correct the file") from error
     if not isinstance(raw, dict):
         raise InputError(path, expected="a JSON object", found=type(raw).__name__, cure="correct the file")

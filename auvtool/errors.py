@@ -1,6 +1,11 @@
 """Errors that a user can act on, and the exit code of each."""
 
+import re
 from enum import IntEnum
+
+from auvtool.visible_text import visible
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # torch writes its errors for a terminal
 
 
 class ExitCode(IntEnum):
@@ -72,5 +77,5 @@ def _rebuild_input_error(where: str, expected: str, found: str, cure: str) -> In
 
 
 def one_line(error: object) -> str:
-    """The text of an error on one line, whatever a library put in it."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """The text of an error on one line, whatever a library put in it, hidden characters as escapes."""
+    return visible(" ".join(_COLOURS.sub("", str(error)).split())) or type(error).__name__

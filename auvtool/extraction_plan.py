@@ -92,13 +92,15 @@ def plan_extraction(
     if settings.prompt == "mask-box" or settings.input == "mask":
         dataset = require_labels(dataset)
         problems = dataset.problems
-    if settings.prompt == "class-name":
+    if _asks_by_name(facts, settings):
         if not dataset.classes:
             raise UsageError(
-                f"--prompt class-name: expected a data set with classes, got {dataset.folder}; name a raw data set, or "
-                "its labels with --labels"
+                f"--prompt {settings.prompt}: expected a data set with classes, got {dataset.folder}; name a raw data "
+                "set, or its labels with --labels"
             )
-        prompts = prompts_of_classes(dataset.classes, dict(settings.model.class_prompts), facts.class_names)
+        prompts = prompts_of_classes(
+            dataset.classes, dict(settings.model.class_prompts), facts.class_names, facts.class_aliases
+        )
         settings = replace(settings, model=replace(settings.model, class_prompts=prompts))
         channels = tuple((one.class_id, one.name) for one in dataset.classes if one.name in dict(prompts))
     elif settings.prompt == "mask-box":
@@ -135,6 +137,8 @@ def map_bytes(plan: ExtractionPlan) -> int | None:
     if plan.settings.store == "spectrum":
         return 0
     waiting = plan.waiting()
+    if plan.facts.map_voxels is not None:
+        return 4 * plan.facts.map_voxels * len(plan.header.channels) * len(waiting)
     sizes = []
     for case in waiting[:: max(1, len(waiting) // 3)][:3]:
         try:
@@ -142,7 +146,7 @@ def map_bytes(plan: ExtractionPlan) -> int | None:
         except InputError:
             continue
         d, h, w = volume.geometry.shape
-        if plan.settings.prompt == "none":
+        if plan.settings.prompt == "none" or plan.facts.whole_volume:
             n_maps = d * len(plan.header.channels)
         elif volume.label is not None:
             n_maps = sum(int(np.isin(volume.label, one.labels).any(axis=(1, 2)).sum()) for one in plan.dataset.classes)
@@ -217,13 +221,23 @@ def _check_settings(facts: ExtractorFacts, settings: ExtractionSettings) -> None
             raise UsageError(
                 f"--{names.get(name, name)}: expected nothing for {settings.extractor}, got {value}; leave it out"
             )
-    if settings.model.class_prompts and settings.prompt != "class-name":
+    if settings.model.class_prompts and not _asks_by_name(facts, settings):
         raise UsageError(f"--prompts: expected --prompt class-name, got {settings.prompt}; leave one of them out")
+    if settings.model.window is not None and settings.input == "mask":
+        raise UsageError(
+            "--window: expected --input raw, got mask, which has a window of its own; leave one of them out"
+        )
+    if settings.model.propagate and settings.prompt != "mask-box":
+        raise UsageError(f"--propagate: expected --prompt mask-box, got {settings.prompt}; leave one of them out")
     if facts.whole_volume and (settings.slice_stride > 1 or settings.max_slices is not None):
         raise UsageError(
             f"--slice-stride, --max-slices: expected neither for {settings.extractor}, which sees the volume at once, "
             "got one; leave it out"
         )
+
+
+def _asks_by_name(facts: ExtractorFacts, settings: ExtractionSettings) -> bool:
+    return settings.prompt == "class-name" or (settings.prompt == "mask-box" and facts.names_with_boxes)
 
 
 def _check_channel(dataset: Dataset, settings: ExtractionSettings) -> None:

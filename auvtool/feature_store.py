@@ -16,9 +16,9 @@
 ```
 
 A group's name is its case id with %, / and a leading dot percent-encoded (`group_name`). Equal features give equal
-bytes: nothing in the file tells the time. A file may come from a stranger, so links and types that are not in the
-layout are refused. The module feature_writer writes it. A roi is "volume" (all of the decoder's grid on the decoded
-slices) or "class-box" (the box around the class region; empty without prompts).
+bytes: nothing in the file tells the time. A file may come from a stranger, so links, types and filters that are not in
+the layout are refused (hdf5_objects). The module feature_writer writes it. A roi is "volume" (all of the decoder's grid
+on the decoded slices) or "class-box" (the box around the class region; empty without prompts).
 """
 
 import hashlib
@@ -38,6 +38,8 @@ from jaxtyping import Float, Int64
 from auvtool.arrays import Volume
 from auvtool.case_evidence import COLUMNS, OF_CHANNELS, CaseEvidence
 from auvtool.errors import InputError, one_line
+from auvtool.hdf5_objects import attribute, own_object, require_own_bytes, require_own_objects
+from auvtool.json_text import parse_json
 from auvtool.schema import FEATURES_NAME, FEATURES_VERSION
 from auvtool.spectrum import CENTERINGS, UNFOLDINGS, Centering, Unfolding
 
@@ -177,11 +179,13 @@ class FeatureFile:
         try:
             # Reading needs no lock, and network file systems often have none to give.
             self._file = h5py.File(path, "r", locking=False)
+            self._n_bytes = path.stat().st_size
         except OSError as error:
             cure = "make it again with auvtool extract"
             raise self._error(expected="an HDF5 file", found=f"'{one_line(error)}'", cure=cure) from error
         try:
-            self._read_root()
+            with self._as_input_error("header"):
+                self._read_root()
         except BaseException:
             self._file.close()
             raise
@@ -214,10 +218,10 @@ class FeatureFile:
         with self._as_input_error(case_id):
             maps = self._group(self._case_group(case_id), "maps")
             logits = self._array(maps, str(class_id), "f", 3)
-            return logits, np.asarray(maps[str(class_id)].attrs["slices"], dtype=np.int64)
+            return logits, np.asarray(attribute(maps[str(class_id)], "slices"), dtype=np.int64)
 
     def text_attribute(self, name: str) -> str:
-        value = self._file.attrs.get(name, "")
+        value = attribute(self._file, name) if name in self._file.attrs else ""
         if isinstance(value, bytes):
             return value.decode("utf-8")
         if not isinstance(value, str):
@@ -233,24 +237,26 @@ class FeatureFile:
             group = self._case_group(case_id)
             for class_id in self.map_ids(case_id):
                 self._dataset(self._group(group, "maps"), str(class_id), "f", 3)
+            require_own_objects(group, self._n_bytes)
             self._file.copy(group, destination, group_name(case_id))
 
     def _read_root(self) -> None:
-        name, version = self.text_attribute("schema"), self._file.attrs.get("schema_version")
+        name = self.text_attribute("schema")
         if name != FEATURES_NAME:
             raise self._error(
                 expected=f"a feature file (schema {FEATURES_NAME})",
                 found=f"schema '{name}'" if name else "an HDF5 file without a schema",
                 cure="give a file that auvtool extract wrote",
             )
-        if version != FEATURES_VERSION:
+        version = attribute(self._file, "schema_version")
+        if np.ndim(version) or version != FEATURES_VERSION:
             raise self._error(
                 expected=f"{FEATURES_NAME} version {FEATURES_VERSION}",
                 found=f"version {version}",
                 cure="use the version of auvtool that wrote it, or extract again",
             )
         try:
-            record = json.loads(self.text_attribute("header"))
+            record = parse_json(self.text_attribute("header"))
             self.header = FeatureHeader(
                 extractor=str(record["extractor"]),
                 extractor_version=str(record["extractor_version"]),
@@ -264,8 +270,12 @@ class FeatureFile:
         except (ValueError, KeyError, TypeError) as error:
             raise self._error(expected="a header", found=repr(one_line(error)), cure="extract again") from error
         with self._as_input_error("cases"):
-            names = list(self._group(self._file, "cases"))
-            self.case_ids = tuple(sorted(unquote(name) for name in names))
+            names = {name: unquote(name) for name in self._group(self._file, "cases")}
+            "".join(names).encode("utf-8")  # half a surrogate pair, which no other file could hold, is a ValueError
+            strange = [name for name, case_id in names.items() if group_name(case_id) != name or not case_id]
+            if strange:
+                raise ValueError(f"{strange[0]}, which is no case id")
+            self.case_ids = tuple(sorted(names.values()))
 
     def _read_case(self, case_id: str) -> CaseFeatures:
         group = self._case_group(case_id)
@@ -276,7 +286,7 @@ class FeatureFile:
             raise ValueError(f"status {sorted(unknown)}")
         spectra, channel_spectra = self._read_spectra(group, n)
         statistics = self._array(group, "voxel_statistics", "f", 2, length=n)
-        names = json.loads(group["voxel_statistics"].attrs["columns"])
+        names = parse_json(attribute(group["voxel_statistics"], "columns"))
         if statistics.shape[1] != len(names):
             raise ValueError(f"{len(names)} names for voxel_statistics of shape {statistics.shape}")
         features = self._array(group, "class_features", "f", 2, length=n)
@@ -287,12 +297,12 @@ class FeatureFile:
             raise ValueError(f"another width of {next(name for name, fits in widths.items() if not fits)}")
         sizes = {name: self._array(group, name, "i", 1, length=n) for name in _COUNTS}
         sizes["volume_ml"] = self._array(group, "volume_ml", "f", 1, length=n)
-        sizes["foreground_ml"] = np.array(float(group.attrs["foreground_ml"]))
+        sizes["foreground_ml"] = np.array(float(attribute(group, "foreground_ml")))
         strange = [name for name, values in sizes.items() if not np.isfinite(values).all() or (values < 0).any()]
         if strange:
             raise ValueError(f"a {strange[0]} that is no size")
-        d, h, w = (int(size) for size in group.attrs["shape"])
-        spacing_d, spacing_h, spacing_w = (float(size) for size in group.attrs["spacing_mm"])
+        d, h, w = (int(size) for size in attribute(group, "shape"))
+        spacing_d, spacing_h, spacing_w = (float(size) for size in attribute(group, "spacing_mm"))
         return CaseFeatures(
             case_id=case_id,
             class_ids=tuple(class_id for class_id, _ in self.header.channels),
@@ -309,11 +319,11 @@ class FeatureFile:
             statistic_names=tuple(str(name) for name in names),
             agreement=agreement,
             evidence=self._read_evidence(group, n),
-            log_residual_probability=float(group.attrs["log_residual_probability"]),
+            log_residual_probability=float(attribute(group, "log_residual_probability")),
             foreground_ml=float(sizes["foreground_ml"]),
             shape=(d, h, w),
             spacing_mm=(spacing_d, spacing_h, spacing_w),
-            slice_axis=np.bytes_(group.attrs["slice_axis"]).decode("ascii"),
+            slice_axis=np.bytes_(attribute(group, "slice_axis")).decode("ascii"),
         )
 
     def _read_spectra(
@@ -345,7 +355,7 @@ class FeatureFile:
             of_channels = name in OF_CHANNELS
             length = n_channels if of_channels else None
             arrays[name] = self._array(group, name, "f", 2 if of_channels else 1, length=length)
-            if name in COLUMNS and json.loads(group[name].attrs["columns"]) != list(COLUMNS[name]):
+            if name in COLUMNS and parse_json(attribute(group[name], "columns")) != list(COLUMNS[name]):
                 raise ValueError(f"other columns of {name}")
         return CaseEvidence(**arrays)
 
@@ -354,22 +364,21 @@ class FeatureFile:
         if group_name(case_id) not in cases:
             raise self._error(expected=f"case {case_id}", found="none of that id", cure="check the case id")
         group = self._group(cases, group_name(case_id))
-        if group.attrs.get("complete") != 1:
+        if "complete" not in group.attrs or np.ravel(attribute(group, "complete")).tolist() != [1]:
             raise ValueError("a case that is not complete")
         return group
 
     def _group(self, parent: h5py.Group, name: str) -> h5py.Group:
-        child = self._object(parent, name)
+        child = own_object(parent, name)
         if not isinstance(child, h5py.Group):
             raise TypeError(f"{name} is not a group")
         return child
 
     def _dataset(self, parent: h5py.Group, name: str, kind: str, n_axes: int) -> h5py.Dataset:
-        child = self._object(parent, name)
+        child = own_object(parent, name)
         if not isinstance(child, h5py.Dataset) or child.dtype.kind != kind or child.ndim != n_axes:
             raise TypeError(f"{name} is not an array of kind '{kind}' with {n_axes} axes")
-        if child.external or child.is_virtual:
-            raise TypeError(f"{name} lies in another file")
+        require_own_bytes(child, self._n_bytes)
         return child
 
     def _array(self, parent: h5py.Group, name: str, kind: str, n_axes: int, length: int | None = None) -> np.ndarray:
@@ -378,16 +387,20 @@ class FeatureFile:
             raise ValueError(f"{name} has {dataset.shape[0]} rows for {length}")
         return np.asarray(dataset[()])
 
-    def _object(self, parent: h5py.Group, name: str) -> object:
-        if not isinstance(parent.get(name, getlink=True), h5py.HardLink):
-            raise TypeError(f"{name} is a link to elsewhere")
-        return parent[name]
-
     @contextmanager
     def _as_input_error(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        except (
+            OSError,
+            RuntimeError,
+            KeyError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            MemoryError,
+        ) as error:
             raise InputError(
                 f"{self.path}: {what}",
                 expected=f"features in the layout of version {FEATURES_VERSION}",

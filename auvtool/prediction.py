@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from auvtool.atomic import write_text
-from auvtool.backbones import require_package
 from auvtool.dataset import Case
 from auvtool.device import torch_device
 from auvtool.errors import AuvtoolError, InputError, OutputError, UsageError, one_line
 from auvtool.manifest import input_digest
+from auvtool.nnunet_run import load_network, read_json
 from auvtool.schema import Row
 from auvtool.training.captured_output import captured_output
 from auvtool.volume import read_image
@@ -71,113 +71,39 @@ def nnunet_process(threads: int = 1) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def find_checkpoints(run: Path, *, name: str, folds: Sequence[str] | None = None) -> tuple[Path, ...]:
-    """The checkpoint `name` of the given folds, or of every fold of `run` that has it.
-
-    Raises:
-        InputError: `run` is no results folder, or a fold lacks the checkpoint.
-    """
-    for required in ("plans.json", "dataset.json"):
-        if not (run / required).is_file():
-            raise InputError(
-                run,
-                expected=f"a results folder with plans.json, dataset.json and fold_*, as {run.name}/fold_0/{name}",
-                found=f"no {required}",
-                cure="name the folder that train wrote",
-            )
-    wanted = [run / f"fold_{fold}" for fold in folds] if folds else sorted(run.glob("fold_*"))
-    found = [folder / name for folder in wanted if (folder / name).is_file()]
-    missing = [folder.name for folder in wanted if not (folder / name).is_file()]
-    if not found or (folds and missing):
-        others = sorted({path.name for folder in wanted for path in folder.glob("*.pth")})
-        raise InputError(
-            run,
-            expected=f"{name} in {', '.join(missing) or 'fold_*'}",
-            found=", ".join(others) or "none",
-            cure="let the training finish, or name another --checkpoint" if others else "train first",
-        )
-    return tuple(found)
-
-
-def load_model(run: Path, checkpoints: Sequence[Path], *, device: str = "cpu", mirror: bool | None = None) -> Model:
+def load_model(
+    run: Path, checkpoints: Sequence[Path], *, device: str = "cpu", mirror: bool | None = None, trust: bool = False
+) -> Model:
     """The network of a results folder with the weights of `checkpoints`; call it inside `nnunet_process`.
 
     Args:
         run: results folder with plans.json and dataset.json.
-        checkpoints: see `find_checkpoints`.
+        checkpoints: see `auvtool.nnunet_run.find_checkpoints`.
         device: cpu, cuda, cuda:N.
         mirror: average over mirrored images as stock nnU-Net does (None: on a GPU only; it costs 8 times the time).
+        trust: unpickle whatever the checkpoints hold, which can run any code.
 
     Raises:
-        InputError: a file is broken, a checkpoint holds more than tensors and plain values, its weights are not of this
-            network, or the configuration is a cascade.
+        InputError: see `load_network`.
         UsageError: no such device, or the network needs a package that is not installed.
     """
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    from auvtool.training.export import read_checkpoint
 
     where = torch_device(device)
     mirror = where.type != "cpu" if mirror is None else mirror
-    plans, dataset_json = (_read_json(run / name) for name in ("plans.json", "dataset.json"))
-    loaded = [read_checkpoint(path) for path in checkpoints]
-    manager = PlansManager(plans)
-    configuration = manager.get_configuration(loaded[0]["init_args"]["configuration"])
-    if configuration.previous_stage_name is not None:
-        raise InputError(
-            run, expected="a configuration that stands alone", found="a cascade", cure="predict with nnUNetv2_predict"
-        )
-    n_channels = determine_num_input_channels(manager, configuration, dataset_json)
-    network = _build_network(loaded[0]["trainer_name"], manager, configuration, n_channels, dataset_json)
-    for path, checkpoint in zip(checkpoints, loaded, strict=True):
-        try:
-            network.load_state_dict(checkpoint["network_weights"])
-        except RuntimeError as error:
-            raise InputError(
-                path,
-                expected="weights of the network in plans.json",
-                found=f"'{one_line(error)[:200]}'",
-                cure="keep checkpoints with the plans they were trained with",
-            ) from error
+    loaded = load_network(run, checkpoints, trust=trust)
     predictor = nnUNetPredictor(use_mirroring=mirror, device=where, allow_tqdm=False)
     predictor.manual_initialization(
-        network,
-        manager,
-        configuration,
-        [checkpoint["network_weights"] for checkpoint in loaded],
-        dataset_json,
-        loaded[0]["trainer_name"],
-        loaded[0].get("inference_allowed_mirroring_axes"),
+        loaded.network,
+        loaded.plans,
+        loaded.configuration,
+        [checkpoint["network_weights"] for checkpoint in loaded.checkpoints],
+        loaded.dataset_json,
+        loaded.checkpoints[0]["trainer_name"],
+        loaded.checkpoints[0].get("inference_allowed_mirroring_axes"),
     )
     digest = hashlib.sha256("".join(input_digest(path) for path in checkpoints).encode()).hexdigest()
-    return Model(predictor, tuple(checkpoints), digest, dataset_json["file_ending"], n_channels, mirror)
-
-
-def _build_network(
-    trainer_name: str, manager: Any, configuration: Any, n_channels: int, dataset_json: dict[str, Any]
-) -> Any:
-    n_heads = manager.get_label_manager(dataset_json).num_segmentation_heads
-    if trainer_name == "nnUNetTrainer":
-        from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-
-        require_package(configuration.network_arch_class_name)
-        return get_network_from_plans(
-            configuration.network_arch_class_name,
-            configuration.network_arch_init_kwargs,
-            configuration.network_arch_init_kwargs_req_import,
-            n_channels,
-            n_heads,
-            allow_init=True,
-            deep_supervision=False,
-        )
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
-    trainer = recursive_find_trainer_class_by_name(trainer_name)
-    return trainer.build_network_architecture(
-        manager, configuration, n_channels, n_heads, enable_deep_supervision=False
-    )
+    return Model(predictor, tuple(checkpoints), digest, loaded.dataset_json["file_ending"], loaded.n_channels, mirror)
 
 
 def predict(
@@ -324,7 +250,7 @@ def _open_output(model: Model, output: Path, *, force: bool) -> None:
         raise UsageError(f"{output}: expected a folder to write, got a file; name a folder")
     record = {"model_sha256": model.sha256, "mirror": model.mirror}
     path = output / RECORD
-    if path.is_file() and not force and _read_json(path) != record:
+    if path.is_file() and not force and read_json(path) != record:
         raise UsageError(
             f"{output}: expected predictions of the same model, got another's; name another folder or add --force"
         )
@@ -340,13 +266,3 @@ def _open_output(model: Model, output: Path, *, force: bool) -> None:
         (RECORD, record),
     ):
         write_text(output / name, json.dumps(content, indent=4, ensure_ascii=False) + "\n", force=True)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(path, expected="readable JSON", found=f"'{one_line(error)}'", cure="check the file") from error
-    if not isinstance(content, dict):
-        raise InputError(path, expected="a JSON object", found="other JSON", cure="check the file")
-    return content

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from auvtool.dataset import Case, CaseProblem, file_names, open_dataset, strip_channel
+from auvtool.dataset import Case, CaseProblem, file_names, open_dataset, split_unnameable, strip_channel
 from auvtool.errors import InputError, UsageError, one_line
 from auvtool.tables import STANDARD_STREAM
 
@@ -65,7 +65,8 @@ class _Given:
                 problems.append(CaseProblem(case_id, str(fault)))
             else:
                 found.append(Case(case_id, tuple(files[channel] for channel in sorted(files)), None))
-        return found, problems
+        usable, unnameable = split_unnameable(found)
+        return usable, [*problems, *unnameable]
 
     def _add_file(self, path: Path, *, is_listed: bool) -> None:
         split = _split_name(path.name, self.file_ending, needs_channel=self.n_channels > 1)

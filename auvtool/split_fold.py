@@ -7,6 +7,7 @@ from typing import Any
 
 from auvtool.atomic import write_text
 from auvtool.errors import InputError, UsageError, one_line
+from auvtool.json_text import parse_json
 from auvtool.keep_list import KeepList
 
 
@@ -86,7 +87,7 @@ def append_fold(path: Path, fold: FilteredFold) -> None:
 
 def _read_splits(path: Path) -> list[dict[str, Any]]:
     try:
-        splits = json.loads(path.read_text(encoding="utf-8"))
+        splits = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(
             path,
@@ -94,9 +95,9 @@ def _read_splits(path: Path) -> list[dict[str, Any]]:
             found=f"'{error.strerror}'",
             cure="nnU-Net writes it beside the preprocessed data at the first training",
         ) from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except ValueError as error:
         raise InputError(path, expected="valid JSON", found=f"'{one_line(error)}'", cure="correct the file") from error
-    if not isinstance(splits, list) or not splits or not all(_is_fold(split) for split in splits):
+    if not isinstance(splits, list) or not splits or not all(is_fold(split) for split in splits):
         raise InputError(
             path,
             expected='a list of folds {"train": [ids], "val": [ids]}',
@@ -106,7 +107,8 @@ def _read_splits(path: Path) -> list[dict[str, Any]]:
     return splits
 
 
-def _is_fold(split: object) -> bool:
+def is_fold(split: object) -> bool:
+    """Whether this is `{"train": [case ids], "val": [case ids]}`."""
     if not isinstance(split, dict):
         return False
     parts = (split.get("train"), split.get("val"))

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,10 +12,18 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from auvtool.atomic import atomic_path, refuse_existing, write_text
 from auvtool.errors import InputError, UsageError, one_line
+from auvtool.file_limits import require_table_size, table_limit_bytes
+from auvtool.json_text import parse_json
 from auvtool.schema import Cell, Column, Row, TableSchema
 
 TableFormat: TypeAlias = Literal["csv", "tsv", "json", "jsonl", "parquet"]
 STANDARD_STREAM = Path("-")
+# A longer line has no table: the largest cells are errors of a case, of some hundred characters.
+_MOST_LINE_BYTES = 2**20
+_PARQUET_ROW_BYTES = 100  # at least, once it is a row of Python values
+# What a spreadsheet takes for a formula when a text begins with it, and takes a leading ' away from.
+_FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠].", re.DOTALL)
+_QUOTED_FORMULA = re.compile("'+[=+\\-@\t\r\n＝＋－＠].", re.DOTALL)
 
 
 def table_format(path: Path, requested: str | None) -> TableFormat:
@@ -83,18 +92,29 @@ def stream_table(rows: Iterable[Row], schema: TableSchema, *, requested: str | N
 
 
 def render(rows: Iterable[Row], schema: TableSchema, kind: TableFormat) -> str:
-    """`rows` as the text of a csv, tsv, json or jsonl file."""
+    """`rows` as the text of a csv, tsv, json or jsonl file.
+
+    In csv and tsv a text that a spreadsheet would take for a formula begins with ', which `read_table` takes away.
+    """
     names = schema.column_names()
     records = [{name: row.get(name) for name in names} for row in rows]
     if kind == "json":
         return json.dumps(records, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     if kind == "jsonl":
         return "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, delimiter="\t" if kind == "tsv" else ",", lineterminator="\n")
+    buffer = _LineFeeds()
+    # Of the characters that end a line, the writer quotes those that it ends lines with.
+    writer = csv.writer(buffer, delimiter="\t" if kind == "tsv" else ",", lineterminator="\r\n")
     writer.writerow(names)
-    writer.writerows([_to_text(record[name]) for name in names] for record in records)
+    writer.writerows([_to_cell(record[name]) for name in names] for record in records)
     return buffer.getvalue()
+
+
+class _LineFeeds(io.StringIO):
+    """Takes whole lines that end with CR LF, and keeps them with LF alone."""
+
+    def write(self, text: str, /) -> int:
+        return super().write(text.removesuffix("\r\n") + "\n")
 
 
 def read_table(path: Path, schema: TableSchema) -> list[Row]:
@@ -111,8 +131,7 @@ def read_table(path: Path, schema: TableSchema) -> list[Row]:
 def parse_table(content: bytes, schema: TableSchema, where: str) -> list[Row]:
     """The rows of a table that was read already; `where` is its name in messages (see `read_table`)."""
     if content[:4] == b"PAR1":
-        records: list[dict[str, object]] = _pyarrow().read_table(io.BytesIO(content)).to_pylist()
-        return _typed(records, schema, where, first_line=1)
+        return _typed(_read_parquet(content, schema, where), schema, where, first_line=1)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -121,10 +140,10 @@ def parse_table(content: bytes, schema: TableSchema, where: str) -> list[Row]:
         ) from error
     try:
         if text.lstrip()[:1] == "[":
-            return _typed(json.loads(text), schema, where, first_line=1)
+            return _typed(parse_json(text), schema, where, first_line=1)
         if text.lstrip()[:1] == "{":
-            return _typed([json.loads(line) for line in text.splitlines() if line.strip()], schema, where, first_line=1)
-    except json.JSONDecodeError as error:
+            return _typed([parse_json(line) for line in text.split("\n") if line.strip()], schema, where, first_line=1)
+    except ValueError as error:
         raise InputError(where, expected="JSON", found=one_line(error), cure="check the file") from error
     return _typed(_read_delimited(text, schema, where), schema, where, first_line=2)
 
@@ -133,23 +152,37 @@ def read_content(path: Path) -> bytes:
     """All bytes of a file, or of standard input if it is '-'.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: the file cannot be read, or is too large for a table.
     """
-    if path == STANDARD_STREAM:
-        return sys.stdin.buffer.read()
+    most = table_limit_bytes() + 1  # one more tells that it is too large
     try:
-        return path.read_bytes()
+        if path == STANDARD_STREAM:
+            content = sys.stdin.buffer.read(most)
+        else:
+            require_table_size(path, path.stat().st_size)
+            with path.open("rb") as file:  # which may be a pipe, that has no size
+                content = file.read(most)
     except OSError as error:
         raise InputError(
             path, expected="a readable table", found=f"'{error.strerror}'", cure="check the path"
         ) from error
+    require_table_size(path, len(content))
+    return content
 
 
 def _read_delimited(text: str, schema: TableSchema, where: str) -> list[dict[str, object]]:
+    for start in range(0, len(text), _MOST_LINE_BYTES):
+        if len(text) - start >= _MOST_LINE_BYTES and text.find("\n", start, start + _MOST_LINE_BYTES) < 0:
+            raise InputError(
+                where,
+                expected=f"a table ({schema.name})",
+                found=f"a line of more than {_MOST_LINE_BYTES} characters",
+                cure="check the file",
+            )
     header = text.split("\n", 1)[0]
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if "\t" in header else ",", strict=True)
     try:
-        return [{str(key): value for key, value in record.items()} for record in reader]
+        return [{str(key): _from_cell(value) for key, value in record.items()} for record in reader]
     except csv.Error as error:
         raise InputError(
             where, expected=f"a table ({schema.name})", found=one_line(error), cure="check the file"
@@ -192,6 +225,8 @@ def _cell(value: object, column: Column, where: str) -> Cell:
 
 
 def _convert(value: object, column: Column) -> Cell:
+    if isinstance(value, list | dict | bytes):
+        raise ValueError("no single value")  # noqa: TRY004  # as any other cell that cannot be converted
     if column.type == "str":
         return str(value)
     if column.type == "bool":
@@ -200,11 +235,25 @@ def _convert(value: object, column: Column) -> Cell:
             raise ValueError(text)
         return text in {"true", "1"}
     if column.type == "int":
-        return int(str(value))
+        whole = int(str(value))
+        if not -(2**63) <= whole < 2**63:  # what parquet can hold
+            raise ValueError(whole)
+        return whole
     number = float(str(value))
     if math.isinf(number):
         raise ValueError(number)
     return number
+
+
+def _to_cell(value: Cell) -> str:
+    """As csv and tsv hold a value: a text that looks like a formula to a spreadsheet has a ' before it."""
+    text = _to_text(value)
+    return f"'{text}" if isinstance(value, str) and _FORMULA.match(text) else text
+
+
+def _from_cell(value: object) -> object:
+    """The inverse of `_to_cell`; a ' before anything else is the user's own."""
+    return value[1:] if isinstance(value, str) and _QUOTED_FORMULA.match(value) else value
 
 
 def _to_text(value: Cell) -> str:
@@ -224,6 +273,23 @@ def _write_parquet(rows: Sequence[Row], schema: TableSchema, path: Path, *, forc
     table = pa.Table.from_pylist([{name: row.get(name) for name in columns.names} for row in rows], schema=columns)
     with atomic_path(path, force=force) as temporary:
         parquet.write_table(table, temporary)
+
+
+def _read_parquet(content: bytes, schema: TableSchema, where: str) -> list[dict[str, object]]:
+    parquet = _pyarrow()
+    import pyarrow as pa
+
+    try:
+        file = parquet.ParquetFile(io.BytesIO(content))
+        sizes = [file.metadata.row_group(number).total_byte_size for number in range(file.metadata.num_row_groups)]
+        # A file of few bytes may repeat a value as often as it likes.
+        require_table_size(where, max(sum(sizes), file.metadata.num_rows * _PARQUET_ROW_BYTES))
+        names = [name for name in file.schema_arrow.names if name in schema.column_names()]
+        return list(file.read(columns=names, use_threads=False).to_pylist())
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
+        raise InputError(
+            where, expected=f"a table ({schema.name})", found=f"'{one_line(error)[:160]}'", cure="check the file"
+        ) from error
 
 
 def _pyarrow() -> Any:  # pyarrow ships no type information

@@ -261,13 +261,9 @@ def view_as_slices(
     voxels: np.ndarray, affine: np.ndarray, *, slice_axis: str | None = None
 ) -> tuple[list[np.ndarray], Geometry]:
     """Each channel of (channel, i, j, k) seen as (d, h, w) with the slice axis first, without a copy; the geometry."""
-    own = _orientations.io_orientation(affine)
-    axis = slice_axis or _slice_axis(spacing_of(affine), own)
-    wanted = _orientations.axcodes2ornt(_DISPLAY_AXES[axis])
-    transform = _orientations.ornt_transform(own, wanted)
-    views = [_orientations.apply_orientation(channel, transform) for channel in voxels]
+    axis = slice_axis or _slice_axis(spacing_of(affine), _orientations.io_orientation(affine))
     shape = tuple(int(length) for length in voxels.shape[1:])
-    new_affine = affine @ _orientations.inv_ornt_aff(transform, shape)
+    views, new_affine = _view_along(voxels, affine, _orientations.axcodes2ornt(_DISPLAY_AXES[axis]))
     new_spacing = spacing_of(new_affine)
     d, h, w = views[0].shape
     geometry = Geometry(
@@ -279,6 +275,26 @@ def view_as_slices(
         file_shape=(shape[0], shape[1], shape[2]),
     )
     return views, geometry
+
+
+def view_on_axes(voxels: np.ndarray, affine: np.ndarray, like: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """Each channel seen with its axes in the order and directions of another affine, without a copy.
+
+    Args:
+        voxels: (channel, and three axes).
+        affine: of those axes.
+        like: an affine whose axes are wanted; its spacing and origin do not matter.
+
+    Returns:
+        The channels, and the affine of their axes.
+    """
+    return _view_along(voxels, affine, _orientations.io_orientation(like))
+
+
+def _view_along(voxels: np.ndarray, affine: np.ndarray, orientation: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    transform = _orientations.ornt_transform(_orientations.io_orientation(affine), orientation)
+    views = [_orientations.apply_orientation(channel, transform) for channel in voxels]
+    return views, affine @ _orientations.inv_ornt_aff(transform, voxels.shape[1:])
 
 
 def _slice_axis(spacing: np.ndarray, orientation: np.ndarray) -> str:

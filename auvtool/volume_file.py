@@ -2,14 +2,16 @@
 
 NIfTI is read with nibabel: SimpleITK refuses direction cosines that are not orthonormal, and reads a truncated file
 without a word.
+
+A header is read alone first, and what it claims is held against the file's own size and `auvtool.file_limits` before
+any voxel is.
 """
 
-import json
 import logging
+import math
 import os
 import re
 import threading
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,21 +19,34 @@ from pathlib import Path
 from typing import Any
 
 import nibabel
+import nibabel.arrayproxy
+import nibabel.orientations
 import numpy as np
 import SimpleITK
-from nibabel.filebasedimages import ImageFileError
 
 from auvtool.dataset import strip_channel
 from auvtool.dataset_json import FILE_ENDINGS
 from auvtool.errors import InputError, one_line
+from auvtool.file_limits import DEFLATE_RATIO, require_volume_size
+from auvtool.json_text import parse_json
 
 # The slice spacing that nnU-Net gives to 2D images.
 _SPACING_2D_MM = 999.0
 _GIPL_HEADER_BYTES = 256
 _SMALLEST_VOXEL_MM3 = 1e-9
+# Where the voxels of a NIfTI file begin at the latest: what stands before them are notes.
+_MOST_NIFTI_OFFSET = 2**26
+# How far a header of MetaImage or NRRD is read to find the name of another file in it.
+_MOST_HEADER_BYTES = 2**20
+# Of the encodings of NRRD that have a best ratio; text takes more bytes than voxels.
+_NRRD_RATIOS = dict.fromkeys((b"raw", b"txt", b"text", b"ascii", b"hex"), 1)
+_NRRD_RATIOS |= dict.fromkeys((b"gz", b"gzip"), DEFLATE_RATIO)
+# No page, with its tags, unpacks to more than this many times its bytes, whichever way it was packed.
+_TIFF_RATIO = 2**14
 _stderr_lock = threading.Lock()
 
-_nibabel: Any = nibabel  # neither has types for what is used here
+_nibabel: Any = nibabel  # none has types for what is used here
+_orientations: Any = nibabel.orientations
 _sitk: Any = SimpleITK
 
 
@@ -77,6 +92,7 @@ def read_volume_file(path: Path) -> FileVolume:
             path, expected=f"a volume ({', '.join(FILE_ENDINGS)})", found="another file", cure="convert the file"
         )
     with _as_input_error(path):
+        _require_file(path)
         voxels, affine = readers.get(ending, _read_itk)(path)
     if voxels.dtype.kind not in "iufb" or 0 in voxels.shape:
         raise InputError(
@@ -96,15 +112,13 @@ def read_nifti_grid(path: Path) -> FileGrid:
         InputError: it is missing or no such file, has no usable geometry, or (.nii) is shorter than its header says.
     """
     with _as_input_error(path):
-        image = _load_nifti(path)
-        offset, n_bytes = image.dataobj.offset, image.dataobj.dtype.itemsize * int(np.prod(image.shape))
+        _require_file(path)
+        image = open_nifti(path)
         shape = list(image.shape)
         while len(shape) > 3 and shape[-1] == 1:
             shape.pop()
         if len(shape) not in {3, 4}:
             raise ValueError(f"{len(shape)} dimensions")
-        if path.suffix.lower() == ".nii" and path.stat().st_size < offset + n_bytes:
-            raise ValueError(f"{path.stat().st_size} bytes instead of {offset + n_bytes}")
         affine = _nifti_affine(image)
         zooms = tuple(float(length) * _millimetres(image) for length in image.header.get_zooms()[:3])
     _check_affine(affine, path)
@@ -113,10 +127,19 @@ def read_nifti_grid(path: Path) -> FileGrid:
 
 @contextmanager
 def _as_input_error(path: Path) -> Iterator[None]:
-    """The errors of reading a file; every library has its own: SimpleITK RuntimeError, gzip EOFError and zlib.error."""
+    """The errors of reading a file: every library has its own, and of a damaged file they raise any of them."""
     try:
         yield
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, zlib.error, ImageFileError) as error:
+    except InputError:
+        raise
+    except MemoryError as error:
+        raise InputError(
+            path,
+            expected="a volume that fits into this machine's memory",
+            found=f"one of {path.stat().st_size} bytes on disk that does not",
+            cure="free some memory, or leave the case out",
+        ) from error
+    except Exception as error:
         raise InputError(
             path,
             expected="a whole, readable volume",
@@ -125,9 +148,18 @@ def _as_input_error(path: Path) -> Iterator[None]:
         ) from error
 
 
+def _require_file(path: Path) -> None:
+    if path.exists() and not path.is_file():  # a pipe would wait for its other end for ever
+        raise ValueError("no regular file")
+
+
 def _check_affine(affine: np.ndarray, path: Path) -> None:
     linear = affine[:3, :3]
-    if not np.isfinite(affine).all() or abs(np.linalg.det(linear)) < _SMALLEST_VOXEL_MM3:
+    with np.errstate(all="ignore"):
+        usable = np.isfinite(affine).all() and abs(np.linalg.det(linear)) >= _SMALLEST_VOXEL_MM3
+        # Three axes that point nearly one way have none for one of the patient's.
+        usable = usable and set(_orientations.io_orientation(affine)[:, 0]) == {0, 1, 2}
+    if not usable:
         raise InputError(
             path,
             expected="an affine with three axes",
@@ -136,14 +168,23 @@ def _check_affine(affine: np.ndarray, path: Path) -> None:
         )
 
 
+def _require_bytes(path: Path, n_stored: int, n_in_memory: int, *, packed: bool) -> None:
+    """Refuse voxels that cannot all be in the file (deflate has a best ratio), or that take too much memory."""
+    size = path.stat().st_size
+    if size * (DEFLATE_RATIO if packed else 1) < n_stored:
+        raise ValueError(f"{size} bytes {'that can unpack to' if packed else 'instead of'} {n_stored}")
+    require_volume_size(path, n_in_memory)
+
+
 def _short(error: BaseException) -> str:
     """The end of a library's message, which is where ITK says what was wrong."""
-    text = re.sub(r"\(0x[0-9a-f]+\)", "", one_line(error).split("ITK ERROR: ")[-1])
+    said = error.strerror if isinstance(error, OSError) and error.strerror else error
+    text = re.sub(r"\(0x[0-9a-f]+\)", "", one_line(said).split("ITK ERROR: ")[-1])
     return text if len(text) <= 160 else "..." + text[-157:]
 
 
 def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    image = _load_nifti(path)
+    image = open_nifti(path)
     voxels = np.asanyarray(image.dataobj)
     while voxels.ndim > 3 and voxels.shape[-1] == 1:
         voxels = voxels[..., 0]
@@ -157,10 +198,33 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return voxels[None], affine
 
 
-def _load_nifti(path: Path) -> Any:
+def open_nifti(path: Path) -> Any:
+    """A NIfTI file as nibabel's image, its voxels not read; without the notes behind its header.
+
+    `nibabel.load` would read these notes first, however long they claim to be, and takes other formats under this name.
+
+    Raises:
+        ValueError: the header is none, or the file is shorter than it says.
+        InputError: the voxels take too much memory.
+    """
     # nibabel tells of header fields that it repairs (a pixdim of 0) on a logger that writes on stderr.
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
-    return _nibabel.load(path)
+    with _nibabel.openers.ImageOpener(path) as file:
+        block = file.read(_nibabel.Nifti2Header.sizeof_hdr)
+    kinds = (_nibabel.Nifti1Image, _nibabel.Nifti2Image)
+    kind = next((one for one in kinds if one.header_class.may_contain_header(block)), None)
+    if kind is None:
+        raise ValueError("no NIfTI header")
+    header = kind.header_class(block[: kind.header_class.sizeof_hdr])
+    shape, offset = header.get_data_shape(), header.get_data_offset()
+    if any(length < 1 for length in shape) or not 0 <= offset <= _MOST_NIFTI_OFFSET:
+        raise ValueError(f"a header with shape {shape} and voxels from byte {offset} on")
+    n_voxels, itemsize = math.prod(shape), header.get_data_dtype().itemsize
+    is_scaled = header.get_slope_inter() not in {(None, None), (1.0, 0.0)}
+    packed = path.suffix.lower() == ".gz"
+    _require_bytes(path, int(offset) + n_voxels * itemsize, n_voxels * max(itemsize, 8 * is_scaled), packed=packed)
+    proxy = _nibabel.arrayproxy.ArrayProxy(path, header)
+    return kind(proxy, header.get_best_affine(), header)
 
 
 def _nifti_affine(image: Any) -> np.ndarray:
@@ -176,13 +240,20 @@ def _millimetres(image: Any) -> float:
 
 def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     _sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    n_stored, ratio = _stored_voxels(path)
     meta_image = path.suffix.lower() in {".mha", ".mhd"}
     with _quiet_stderr() if meta_image else nullcontext():
-        image = _sitk.ReadImage(os.fspath(path))
+        reader = _sitk.ImageFileReader()
+        reader.SetFileName(os.fspath(path))
+        reader.ReadImageInformation()
+        bits = re.search(r"(\d+)-bit", _sitk.GetPixelIDValueAsString(reader.GetPixelID()))
+        n_bytes = math.prod(reader.GetSize()) * reader.GetNumberOfComponents() * (int(bits[1]) if bits else 64) // 8
+        if n_stored * ratio < n_bytes:
+            # ITK would take the memory first, and fill what a truncated GIPL file lacks with whatever stands there.
+            raise ValueError(f"{n_stored} bytes {'that can unpack to' if ratio > 1 else 'instead of'} {n_bytes}")
+        require_volume_size(path, n_bytes)
+        image = reader.Execute()
     voxels = _sitk.GetArrayFromImage(image)
-    if path.name.lower().endswith(".gipl") and path.stat().st_size < _GIPL_HEADER_BYTES + voxels.nbytes:
-        # ITK fills what a truncated file lacks with whatever stands in memory.
-        raise ValueError(f"{path.stat().st_size} bytes instead of {_GIPL_HEADER_BYTES + voxels.nbytes}")
     if image.GetNumberOfComponentsPerPixel() > 1:
         voxels = np.moveaxis(voxels, -1, 0)
     elif image.GetDimension() < 4:
@@ -199,16 +270,62 @@ def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return voxels.transpose(0, 3, 2, 1), affine
 
 
+def _stored_voxels(path: Path) -> tuple[int, float]:
+    """How many bytes at most hold the voxels of a file that ITK reads, and to how many times as many they may unpack.
+
+    A header of MetaImage or NRRD may name any file of the user's as its voxels: only one beside or below it is taken.
+    """
+    size, kind = path.stat().st_size, path.suffix.lower()
+    if kind == ".gipl":
+        return size - _GIPL_HEADER_BYTES, 1
+    with path.open("rb") as file:
+        start = file.read(_MOST_HEADER_BYTES)
+    if kind == ".nrrd":
+        end = re.search(rb"\n\r?\n", start)
+        named = re.search(rb"(?i)\ndata ?file:\s*([^\r\n]*)", start)
+        encoding = re.search(rb"(?i)\nencoding:\s*(\w+)", start)
+        ratio = _NRRD_RATIOS.get(encoding[1].lower() if encoding else b"", math.inf)
+    else:
+        named = end = re.search(rb"ElementDataFile\s*[=:]\s*([^\r\n]*)", start)
+        if named is None:
+            raise ValueError(f"no end of the header within {_MOST_HEADER_BYTES} bytes")
+        if not re.search(rb"NDims\s*[=:]\s*[1-4]\s", start):  # ITK counts the axes of any other number without end
+            raise ValueError("no number of axes")
+        ratio = DEFLATE_RATIO if re.search(rb"CompressedData\s*[=:]\s*[Tt1]", start) else 1
+    if end is None and named is None:
+        raise ValueError(f"no end of the header within {_MOST_HEADER_BYTES} bytes")
+    if named is None or named[1].strip().lower() == b"local":
+        return size, ratio
+    is_list = named[1].split()[:1] == [b"LIST"]
+    names = start[named.end() :].split(b"\n") if is_list else [named[1]]
+    for name in (os.fsdecode(one.strip()) for one in names if one.strip()):
+        inside = ".." not in Path(name).parts and not Path(name).is_absolute()
+        if "\0" in name or "%" in name or not inside or not (path.parent / name).is_file():
+            raise ValueError(f"voxels in {name}, which is no file beside the header")
+        size += (path.parent / name).stat().st_size
+    return size, ratio
+
+
 def _read_tiff(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """A TIFF stack; nnU-Net takes its spacing from a JSON file of the same name without channel number."""
     import tifffile  # only here: few data sets are TIFF
 
-    voxels = np.asarray(tifffile.imread(path))
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it tells of each odd tag on stderr
+    # Without the files that OME metadata name beside or elsewhere.
+    with tifffile.TiffFile(path, _multifile=False) as file:
+        if not len(file.pages):  # counting finds a circle of pages, in which reading would go round for ever
+            raise ValueError("no page")
+        series = file.series[0]
+        _require_bytes(path, series.nbytes // _TIFF_RATIO, series.nbytes, packed=False)
+        n_parts = len(series.pages) * math.prod(series.keyframe.chunked)
+        if n_parts > path.stat().st_size:  # each has its place in a table
+            raise ValueError(f"{n_parts} strips or tiles in {path.stat().st_size} bytes")
+        voxels = np.asarray(series.asarray())
     affine = np.diag([-1.0, -1.0, 1.0, 1.0])
     # nnU-Net reads .tif as colours where the last axis has 3 or 4 entries, and .tiff never.
     colours = voxels.ndim == 3 and voxels.shape[-1] in {3, 4} and path.suffix.lower() == ".tif"
     if voxels.ndim == 2 or colours:
-        return _read_picture(path)
+        return _picture(voxels)
     if voxels.ndim != 3:
         raise ValueError(f"{voxels.ndim} dimensions")
     stem = path.name.removesuffix(path.suffix)
@@ -216,7 +333,7 @@ def _read_tiff(path: Path) -> tuple[np.ndarray, np.ndarray]:
     for name in dict.fromkeys((split[0] if split else stem, stem)):
         beside = path.with_name(name + ".json")
         if beside.is_file():
-            spacing = json.loads(beside.read_text(encoding="utf-8"))["spacing"]
+            spacing = parse_json(beside.read_text(encoding="utf-8"))["spacing"]
             if len(spacing) != 3 or not all(length > 0 for length in spacing):
                 raise ValueError(f"spacing {spacing} in {beside.name}")
             affine[[0, 1, 2], [0, 1, 2]] *= np.array(spacing[::-1], dtype=np.float64)
@@ -227,8 +344,15 @@ def _read_tiff(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _read_picture(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """A 2D picture by the library that nnU-Net uses; colours are channels."""
     import skimage.io  # only here: it is slow to import, and few data sets are pictures
+    from PIL import Image
 
-    pixels = np.asarray(skimage.io.imread(path))
+    # Of the formats that Pillow tells by content, one starts another program (EPS); its size is told without unpacking.
+    with Image.open(path, formats=("PNG", "BMP", "JPEG")) as picture:
+        require_volume_size(path, picture.width * picture.height * 8)
+    return _picture(np.asarray(skimage.io.imread(path)))
+
+
+def _picture(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     planes = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
     return planes.transpose(0, 2, 1)[..., None], _as_2d(np.diag([-1.0, -1.0, 1.0, 1.0]))
 

@@ -4,19 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel
-import nibabel.orientations
 import numpy as np
 import SimpleITK
 
 from auvtool.dataset import strip_channel
 from auvtool.dataset_json import FILE_ENDINGS
 from auvtool.errors import InputError
-from auvtool.volume import Geometry
-from auvtool.volume_file import read_volume_file
+from auvtool.volume import Geometry, view_on_axes
+from auvtool.volume_file import open_nifti, read_volume_file
 
-_nibabel: Any = nibabel  # neither has types for what is used here
-_orientations: Any = nibabel.orientations
 _sitk: Any = SimpleITK
 _PICTURES = (".png", ".bmp")
 
@@ -44,7 +40,7 @@ def write_like(
     """
     like = read_volume_file(source)
     affine = like.affine if own_axes else np.asarray(geometry.file_affine)
-    in_file = _to_file_axes(voxels, geometry, affine)
+    in_file = np.stack(view_on_axes(voxels, np.asarray(geometry.affine), affine)[0])
     kind = like.voxels.dtype
     picture = path.suffix.lower() in _PICTURES
     if picture:
@@ -68,14 +64,6 @@ def file_ending(path: Path) -> str:
     """The ending of a volume's file as it is written in its name; see FILE_ENDINGS."""
     ending = next(ending for ending in FILE_ENDINGS if path.name.lower().endswith(ending))
     return path.name[-len(ending) :]
-
-
-def _to_file_axes(voxels: np.ndarray, geometry: Geometry, affine: np.ndarray) -> np.ndarray:
-    """(channel, d, h, w) as (channel, i, j, k) of a file with this affine."""
-    transform = _orientations.ornt_transform(
-        _orientations.io_orientation(np.asarray(geometry.affine)), _orientations.io_orientation(affine)
-    )
-    return np.stack([_orientations.apply_orientation(channel, transform) for channel in voxels])
 
 
 def _stored(voxels: np.ndarray, kind: np.dtype[Any], *, wider: Sequence[type[np.integer[Any]]]) -> np.ndarray:
@@ -102,7 +90,7 @@ def _write(path: Path, source: Path, voxels: np.ndarray) -> None:
 
 
 def _write_nifti(path: Path, source: Path, voxels: np.ndarray) -> None:
-    image = _nibabel.load(source)
+    image = open_nifti(source)
     array = np.moveaxis(voxels, 0, -1) if len(voxels) > 1 else voxels[0]
     header = image.header.copy()
     header.set_data_dtype(voxels.dtype)

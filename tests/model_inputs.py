@@ -24,6 +24,7 @@ def model_input(
     *,
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
     normalised: bool = False,
+    channel_name: str = "",
 ) -> ModelInput:
     return ModelInput(
         image,
@@ -33,4 +34,5 @@ def model_input(
         channels=image[None],
         geometry=geometry_of(image.shape, spacing_mm),
         normalised=normalised,
+        channel_name=channel_name,
     )

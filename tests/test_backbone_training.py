@@ -14,8 +14,9 @@ from training_phantoms import RECIPE
 
 from auvtool.dataset import open_dataset, require_labels
 from auvtool.errors import UsageError
+from auvtool.nnunet_run import read_checkpoint
 from auvtool.training.captured_output import captured_output
-from auvtool.training.export import NOISE_KEY, RUN_KEY, read_checkpoint
+from auvtool.training.export import NOISE_KEY, RUN_KEY
 from auvtool.training.recipe import Recipe
 from auvtool.training.session import Request, train
 
@@ -137,7 +138,8 @@ def test_a_missing_package_is_said_before_predicting(run, tmp_path, monkeypatch)
 
 def prediction(run: Path, image: Path, folder: Path) -> np.ndarray:
     """The label map of `auvtool predict`, without mirroring."""
-    from auvtool.prediction import find_checkpoints, load_model, nnunet_process, predict
+    from auvtool.nnunet_run import find_checkpoints
+    from auvtool.prediction import load_model, nnunet_process, predict
     from auvtool.prediction_images import find_images
 
     with nnunet_process():

@@ -27,6 +27,13 @@ def test_names_that_a_model_knows_are_found_however_they_are_written() -> None:
     )
 
 
+def test_other_names_of_what_a_model_knows_are_found_too() -> None:
+    aliases = (("milt", "Spleen"), ("liver", "Spleen"))
+    given = {"thing": "Milt"}
+    prompts = dict(prompts_of_classes(CLASSES, given, KNOWN, aliases))
+    assert prompts == {"liver": "Liver", "Right_Kidney": "Right Kidney", "thing": "Spleen"}  # its own name comes first
+
+
 def test_an_empty_prompt_leaves_a_class_out() -> None:
     assert dict(prompts_of_classes(CLASSES, {"thing": ""}, KNOWN)) == {"liver": "Liver", "Right_Kidney": "Right Kidney"}
     with pytest.raises(UsageError, match="at least one class"):

@@ -49,6 +49,10 @@ def test_extract_writes_a_features_file_and_its_manifest(folder: Path) -> None:
 @pytest.mark.parametrize("name", EXTRACTORS)
 def test_every_extractor_can_be_named(folder: Path, name: str) -> None:
     done = run("extract", folder, "-o", "F.h5", "--extractor", name, "--dry-run")
+    if EXTRACTORS[name].needs_weights:
+        assert isinstance(done.exception, UsageError)
+        assert str(done.exception).startswith("--weights: expected")
+        return
     assert done.exit_code == 0, done.exception
     assert f"through {name}," in done.stderr
 
@@ -99,7 +103,7 @@ def test_failed_cases_are_listed_and_the_others_written(folder: Path) -> None:
 def test_unknown_values_are_wrong_usage(folder: Path) -> None:
     for words in (["--store", "all"], ["--input", "x"], ["--max-slices", "0"], ["--channel", "-1"]):
         assert extract(folder, "-o", "F.h5", *words).exit_code == 2
-    for words in (["--shard", "3/2"], ["--cases", "nobody"], ["--channel", "5"]):
+    for words in (["--shard", "3/2"], ["--cases", "nobody"], ["--channel", "5"], ["--window", "2,1"]):
         assert isinstance(extract(folder, "-o", "F.h5", *words).exception, UsageError)
 
 

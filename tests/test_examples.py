@@ -60,7 +60,17 @@ def test_every_recipe_is_a_command_of_ours(folder, target):
 @pytest.mark.parametrize(
     ("target", "rows"),
     [
-        ("table1", ["all", "variance@95", "variance@90", "auv-litemedsam@95", "auv-litemedsam@90"]),
+        (
+            "table1",
+            [
+                "all",
+                "variance@95",
+                "variance@90",
+                "auv-litemedsam@95",
+                "auv-litemedsam@90",
+                *("auv-nnunet@95", "auv-nnunet@90"),
+            ],
+        ),
         ("table2", [f"net-{net}{loss}" for net in ("nnunet", "swin-unetr", "umamba") for loss in ("", "+duo")]),
         ("table3", ["all", "fisher@90", "mahalanobis@90", "eaoa@90", "auv-litemedsam@90", "all+duo"]),
         ("table5", ["all", *(f"mechanism-{letter}@90" for letter in "abcd")]),
@@ -103,6 +113,7 @@ def test_a_tiny_run(folder):
         "RIVALS": "fisher mahalanobis",
     }
     lists = [f"tables/K.{name}.csv" for name in ("variance@95", "eaoa@90", "fisher@80", "mahalanobis@70")]
+    lists += ["tables/K.auv-nnunet@90.csv"]  # of the first arm
     lists += [f"tables/K.mechanism-{letter}@90.csv" for letter in "abcd"]
     make(folder, *lists, "tables/M.auv-identity@80.csv", "table4", "tables/S.predicted-dice.csv", **tiny)
     for path in lists:

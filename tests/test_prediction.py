@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import shutil
 from contextlib import chdir
 from pathlib import Path
@@ -16,7 +15,8 @@ from typer.testing import CliRunner
 
 from auvtool.cli.app import app
 from auvtool.errors import InputError, UsageError
-from auvtool.prediction import find_checkpoints, load_model, nnunet_process, predict
+from auvtool.nnunet_run import find_checkpoints
+from auvtool.prediction import load_model, nnunet_process, predict
 from auvtool.prediction_images import find_images
 from auvtool.training.captured_output import captured_output
 from auvtool.training.workspace import choose_workspace
@@ -281,7 +281,7 @@ class Touch:
         return Path.touch, (self.path,)
 
 
-def test_a_checkpoint_that_would_run_code_is_refused_and_does_not(trained, images, tmp_path):
+def test_a_checkpoint_that_would_run_code_is_refused_unless_it_is_trusted(trained, images, tmp_path):
     run = shutil.copytree(trained.request.run, tmp_path / "RUN")
     path = find_checkpoints(run, name="checkpoint_final.pth")[0]
     checkpoint = torch.load(path, weights_only=True)
@@ -290,8 +290,10 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_does_not(trained, image
     assert isinstance(done.exception, InputError)
     assert "expected a checkpoint of tensors and plain values, got objects of" in str(done.exception)
     assert not (tmp_path / "ran").exists()
-    pickle.loads(pickle.dumps(Touch(tmp_path / "ran")))  # noqa: S301  # what it would have done
+    done = invoke(run, images, "-o", tmp_path / "P", "--trust-checkpoint", "--cases", "case_00")
+    assert done.exit_code == 0, done.output
     assert (tmp_path / "ran").exists()
+    assert label_maps(tmp_path / "P") == {"case_00.nii.gz"}
 
 
 def test_a_run_that_stock_nnunet_trained_is_read_without_running_code(trained, images, tmp_path):

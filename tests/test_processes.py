@@ -12,8 +12,9 @@ from torch.nn.parallel import DistributedDataParallel
 from training_phantoms import RECIPE
 
 from auvtool.errors import InputError, UsageError
+from auvtool.nnunet_run import read_checkpoint
 from auvtool.training.duo import DuoLoss
-from auvtool.training.export import NOISE_KEY, read_checkpoint
+from auvtool.training.export import NOISE_KEY
 from auvtool.training.noise import NoiseLevels, NoisySegmentationHead
 from auvtool.training.processes import (
     check_processes,

@@ -40,6 +40,14 @@ def test_windows_lie_where_nnunet_lays_them(length: int, overlap: float) -> None
     assert evenly_spread_starts(length, 16, overlap) == expected
 
 
+def test_the_width_of_the_gaussian_is_monais_sigma_scale() -> None:
+    from monai.data.utils import compute_importance_map
+
+    for width in (0.125, 0.25):
+        expected = compute_importance_map((16, 8, 12), mode="gaussian", sigma_scale=width)
+        torch.testing.assert_close(gaussian_importance((16, 8, 12), width=width), expected)
+
+
 def test_large_maps_lie_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     volume = torch.randn(1, 9, 9, 9, generator=torch.Generator().manual_seed(0))
     options = {"n_maps": 2, "window": (4, 4, 4), "starts": regular_starts}

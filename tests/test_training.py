@@ -15,8 +15,9 @@ import torch
 from training_phantoms import KEPT, RECIPE, Trained
 
 from auvtool.errors import InputError, UsageError
+from auvtool.nnunet_run import read_checkpoint
 from auvtool.training.class_table import ClassTable
-from auvtool.training.export import NOISE_KEY, RUN_KEY, read_checkpoint, save_checkpoint
+from auvtool.training.export import NOISE_KEY, RUN_KEY, save_checkpoint
 from auvtool.training.recipe import Recipe
 from auvtool.training.session import look_ahead, train
 
@@ -228,7 +229,8 @@ def test_stock_nnunet_predicts_without_auvtool_what_predict_does(trained):
     )
     assert done.returncode == 0, done.stderr
 
-    from auvtool.prediction import find_checkpoints, load_model, nnunet_process, predict
+    from auvtool.nnunet_run import find_checkpoints
+    from auvtool.prediction import load_model, nnunet_process, predict
     from auvtool.prediction_images import find_images
 
     with nnunet_process():

@@ -20,6 +20,7 @@ from auvtool.extraction_plan import ExtractionPlan, plan_extraction
 from auvtool.faults import put_fault, split_copy_id
 from auvtool.faulty_copies import choose_cases, donors, fault_combinations, faulty_copies
 from auvtool.feature_store import FeatureFile, FeatureHeader
+from auvtool.json_text import parse_json
 from auvtool.manifest import recorded_option, write_manifest
 from auvtool.quantification import read_cases
 from auvtool.schema import ANSWER_KEY, Row
@@ -112,8 +113,8 @@ def claim_folder(plan: DetectPlan) -> None:
     marker = plan.folder / MARKER
     if marker.is_file():
         try:
-            held = json.loads(marker.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+            held = parse_json(marker.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
             held = None
         differing = [name for name in record if not isinstance(held, dict) or held.get(name) != record[name]]
         if differing:

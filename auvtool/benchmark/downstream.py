@@ -13,6 +13,7 @@ from auvtool.benchmark.downstream_plan import LOSS_OPTIONS, Candidates, Plan, Tr
 from auvtool.command_chain import Step, run_chains
 from auvtool.dataset import Dataset
 from auvtool.errors import InputError, UsageError
+from auvtool.json_text import parse_json
 from auvtool.manifest import input_digest, manifest_path
 from auvtool.schema import KEEP_LIST, METRICS, Row
 from auvtool.tables import read_table, write_table
@@ -207,8 +208,8 @@ def check_folder(experiment: Experiment, *, force: bool) -> None:
     marker = folder / MARKER
     if marker.is_file():
         try:
-            held = json.loads(marker.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+            held = parse_json(marker.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
             held = {}
         differing = [name for name in record if not isinstance(held, dict) or held.get(name) != record[name]]
         if differing and not force:
@@ -267,7 +268,7 @@ def read_metrics(experiment: Experiment) -> dict[str, list[Row]]:
     """
     for training in experiment.plan.trainings:
         path = manifest_path(experiment.run_folder(training))
-        counts = json.loads(path.read_text(encoding="utf-8"))["counts"]
+        counts = parse_json(path.read_text(encoding="utf-8"))["counts"]
         if counts["train"] != len(training.kept):
             raise InputError(
                 path,

@@ -78,7 +78,12 @@ RULES: Mapping[str, Rule] = {
     "F002": Rule(
         "number-of-cases", "error", "numTraining is not the number of cases (nnU-Net stops)", "correct numTraining"
     ),
-    "F003": Rule("file-name", "error", "an image whose name has no channel number", "rename it to CASE_0000"),
+    "F003": Rule(
+        "file-name",
+        "error",
+        "an image whose name has no channel number, or a case id that no file name can hold",
+        "rename it to CASE_0000",
+    ),
     "F004": Rule("missing-channel", "error", "a channel file is not there, or there is one too many", "add the file"),
     "F005": Rule("missing-label", "error", "an image without a label", "add the label, or take the image out"),
     "F006": Rule("missing-image", "error", "a label without an image", "add the image, or take the label out"),

@@ -1,19 +1,33 @@
 """`auvtool extract`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
 from auvtool import console
 from auvtool.atomic import is_stream
 from auvtool.cli.case_ids import parse_case_ids
-from auvtool.cli.options import Cluster, Device, DryRun, Force, Jobs, KeepGoing, MaxMemory, workplace_of
+from auvtool.cli.options import (
+    Cluster,
+    Device,
+    DryRun,
+    Force,
+    Jobs,
+    KeepGoing,
+    MaxMemory,
+    TrustCheckpoint,
+    workplace_of,
+)
 from auvtool.errors import CasesFailed, UsageError
 
 if TYPE_CHECKING:
     from auvtool.case_extraction import CaseOutcome
     from auvtool.extraction_plan import ExtractionPlan
+
+ExtractorName: TypeAlias = Literal[
+    "litemedsam", "litemedsam-random", "identity", "medsam2", "segvol", "clip-driven", "anatomix", "nnunet"
+]
 
 
 def extract(
@@ -24,23 +38,23 @@ def extract(
         Path | None, typer.Option("--labels", metavar="DIR", help="Labels; by default those of the data set.")
     ] = None,
     extractor: Annotated[
-        Literal["litemedsam", "litemedsam-random", "identity"],
+        ExtractorName,
         typer.Option(
             "--extractor",
-            help="Foundation model; two controls: its network untrained, and the intensities themselves.",
+            help="Foundation model; two controls: its network untrained, and the intensities themselves; or your own "
+            "trained nnU-Net.",
         ),
     ] = "litemedsam",
     weights: Annotated[
         Path | None,
-        typer.Option("--weights", metavar="FILE", help="Checkpoint; needed where no package carries the weights."),
-    ] = None,
-    trust_checkpoint: Annotated[
-        bool,
         typer.Option(
-            "--trust-checkpoint",
-            help="Load a checkpoint that holds more than tensors. It can run any code: only your own.",
+            "--weights",
+            metavar="PATH",
+            help="Checkpoint; needed where no package carries the weights. Of nnunet a results folder, or a checkpoint "
+            "in it.",
         ),
-    ] = False,
+    ] = None,
+    trust_checkpoint: TrustCheckpoint = False,
     image_input: Annotated[
         Literal["raw", "mask"] | None,
         typer.Option(
@@ -54,7 +68,7 @@ def extract(
         typer.Option(
             "--prompt",
             help="A box of each class from its label, the name of each class, or none (the decoder's own channels). By "
-            "default the first of these that the model takes.",
+            "default what `auvtool info models` names first.",
         ),
     ] = None,
     prompts: Annotated[
@@ -63,7 +77,25 @@ def extract(
             "--prompts", metavar="TABLE", help="What to ask for each class_name, as prompt; empty leaves the class out."
         ),
     ] = None,
-    channel: Annotated[int, typer.Option("--channel", min=0, help="Image channel; a model sees one.")] = 0,
+    feature: Annotated[
+        Literal["logits", "penultimate"],
+        typer.Option("--feature", help="Of nnunet: a logit for each class, or the features before its last layer."),
+    ] = "logits",
+    channel: Annotated[
+        int, typer.Option("--channel", min=0, help="Image channel; a model sees one (nnunet all of them).")
+    ] = 0,
+    window: Annotated[
+        str | None,
+        typer.Option(
+            "--window",
+            metavar="LO,HI",
+            help="Intensities that become black and white (medsam2). By default -160,240 for CT, else percentiles.",
+        ),
+    ] = None,
+    propagate: Annotated[
+        bool,
+        typer.Option("--propagate", help="Box each class on one slice and follow it through the volume (medsam2)."),
+    ] = False,
     store: Annotated[
         Literal["spectrum", "maps", "both"],
         typer.Option("--store", help="Singular values (kilobytes a case), the maps (gigabytes), or both."),
@@ -111,6 +143,9 @@ def extract(
       auvtool extract Dataset003_Liver -o F.h5 --max-slices 16          (a CPU's patience)
       auvtool extract images/ --labels labels/ -o F.h5
       auvtool extract images/ --prompt none -o F.h5                     (no labels)
+      auvtool extract Dataset003_Liver -o F.h5 --extractor medsam2 --weights MedSAM2_latest.pt
+      auvtool extract Dataset003_Liver -o F.h5 --extractor segvol --weights SegVol_v1.pth
+      auvtool extract Dataset003_Liver -o F.h5 --extractor nnunet --weights RUN
       auvtool extract Dataset003_Liver -o F.2.h5 --shard 2/8            (then auvtool merge F.*.h5 -o F.h5)
       auvtool extract Dataset003_Liver -o F.h5 -j 8 --max-memory 16GB   (as many at once as fit)
       auvtool extract Dataset003_Liver -o F.h5 --cluster file:s.json    (of dask scheduler --scheduler-file s.json)
@@ -123,20 +158,24 @@ def extract(
     from auvtool.extraction import failures_path, run_extraction
     from auvtool.extraction_plan import map_bytes, parse_shard, plan_extraction
     from auvtool.extractors.class_prompts import read_class_prompts
-    from auvtool.extractors.facts import extractor_facts
-    from auvtool.extractors.model_options import ModelOptions
+    from auvtool.extractors.facts import facts_with
+    from auvtool.extractors.model_options import ModelOptions, parse_window
 
     workplace = workplace_of(jobs=jobs, cluster=cluster, max_memory=max_memory)
-    facts = extractor_facts(extractor)
+    model = ModelOptions(
+        weights=weights,
+        trust_checkpoint=trust_checkpoint,
+        amp=amp,
+        window=None if window is None else parse_window(window),
+        propagate=propagate,
+        feature=feature,
+        class_prompts=() if prompts is None else tuple(read_class_prompts(prompts).items()),
+    )
+    facts = facts_with(extractor, model)
     prompt = prompt or facts.prompts[0]
     settings = ExtractionSettings(
         extractor=extractor,
-        model=ModelOptions(
-            weights=weights,
-            trust_checkpoint=trust_checkpoint,
-            amp=amp,
-            class_prompts=() if prompts is None else tuple(read_class_prompts(prompts).items()),
-        ),
+        model=model,
         prompt=prompt,
         input=image_input or (facts.default_input if prompt == "mask-box" else "raw"),
         channel=channel,
@@ -207,7 +246,8 @@ def _write_manifest(plan: "ExtractionPlan", folder: Path, n_cases: int, n_failed
     write_manifest(
         plan.output,
         command="extract",
-        options={**vars(plan.settings), "model": vars(plan.settings.model)},
+        options={**vars(plan.settings), "model": vars(plan.settings.model)}
+        | ({"notice": plan.facts.notice} if plan.facts.notice else {}),
         inputs=[folder],
         counts={"cases": n_cases, "failed": n_failed, "resumed": len(plan.finished)},
         model_sha256=plan.header.weights_sha256,

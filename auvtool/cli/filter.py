@@ -190,7 +190,9 @@ def _write_plans(splits: Path | None, copied: "FilteredFold | None", reference: 
 
 def _write(judged: Sequence[Row], output: Path, *, ids: bool, table_format: str | None, force: bool) -> None:
     if ids:
-        text = "".join(f"{row['case']}\n" for row in judged if row["keep"])
+        from auvtool.keep_list import plain_ids
+
+        text = plain_ids([str(row["case"]) for row in judged if row["keep"]])
         if output == STANDARD_STREAM:
             sys.stdout.write(text)
         else:

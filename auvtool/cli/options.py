@@ -44,6 +44,13 @@ KeepGoing = Annotated[
     bool,
     typer.Option("--keep-going/--fail-fast", help="Go on after a bad case (exit 4 at the end), or stop at the first."),
 ]
+TrustCheckpoint = Annotated[
+    bool,
+    typer.Option(
+        "--trust-checkpoint",
+        help="Load a checkpoint that holds more than tensors. It can run any code: only your own.",
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random choice.")]
 
 

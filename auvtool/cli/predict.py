@@ -8,7 +8,7 @@ import typer
 
 from auvtool import console
 from auvtool.cli.case_ids import parse_case_ids
-from auvtool.cli.options import Device, DryRun, Force, KeepGoing
+from auvtool.cli.options import Device, DryRun, Force, KeepGoing, TrustCheckpoint
 from auvtool.errors import CasesFailed, InputError, UsageError
 from auvtool.tables import STANDARD_STREAM
 
@@ -49,6 +49,7 @@ def predict(
             help="Average over mirrored images, as nnU-Net does; 8 times slower. Default: on a GPU.",
         ),
     ] = None,
+    trust_checkpoint: TrustCheckpoint = False,
     device: Device = "cpu",
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of one process.")] = 1,
     keep_going: KeepGoing = True,
@@ -70,14 +71,15 @@ def predict(
     """
     images = _given_images(images)
 
-    from auvtool.prediction import failure_row, find_checkpoints, is_predicted, load_model, nnunet_process
+    from auvtool.nnunet_run import find_checkpoints
+    from auvtool.prediction import failure_row, is_predicted, load_model, nnunet_process
     from auvtool.prediction import predict as run_prediction
     from auvtool.prediction_images import find_images
 
     case_ids = parse_case_ids(cases, "--cases")
     checkpoints = find_checkpoints(run, name=checkpoint, folds=folds.split(",") if folds else None)
     with nnunet_process(threads):
-        model = load_model(run, checkpoints, device=device, mirror=mirror)
+        model = load_model(run, checkpoints, device=device, mirror=mirror, trust=trust_checkpoint)
     found, problems = find_images(images, file_ending=model.file_ending, n_channels=model.n_channels, case_ids=case_ids)
     if dry_run:
         there = sum(is_predicted(case, output, model.file_ending, probabilities=probabilities) for case in found)

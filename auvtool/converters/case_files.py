@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import nibabel
 import numpy as np
 
 from auvtool.atomic import as_output_error, atomic_path
@@ -15,9 +13,7 @@ from auvtool.converters.label_grid import settle, to_axes_of
 from auvtool.errors import InputError
 from auvtool.reference_dataset import reference_to
 from auvtool.volume import whole_numbers
-from auvtool.volume_file import FileGrid, read_nifti_grid, read_volume_file
-
-_nibabel: Any = nibabel  # no type information
+from auvtool.volume_file import FileGrid, open_nifti, read_nifti_grid, read_volume_file
 
 _OVERLAP = "masks overlap: the structure that comes later in the list has the voxel, as in TotalSegmentator's converter"
 _MASK_GRID = "masks whose header is not the image's: taken voxel on voxel"
@@ -212,13 +208,13 @@ def _merge_masks(case: SourceCase, image: FileGrid) -> tuple[np.ndarray, tuple[Q
 def _stored_channels(path: Path) -> Sequence[np.ndarray]:
     """The channels (i, j, k) of a file in the type that it stores; scaled ones as float32."""
     voxels = read_volume_file(path).voxels
-    scaled = not np.can_cast(voxels.dtype, _nibabel.load(path).get_data_dtype(), "equiv")
+    scaled = not np.can_cast(voxels.dtype, open_nifti(path).get_data_dtype(), "equiv")
     return [np.asarray(channel, dtype=np.float32) if scaled else np.asarray(channel) for channel in voxels]
 
 
 def _write(path: Path, voxels: np.ndarray, *, like: Path) -> None:
     """A NIfTI file with the geometry of `like`, which may have more dimensions; the same voxels give the same bytes."""
-    source = _nibabel.load(like)
+    source = open_nifti(like)
     header = source.header.copy()
     header.extensions.clear()
     header.set_data_shape(voxels.shape)

@@ -1,6 +1,5 @@
 """A task of the Medical Segmentation Decathlon: files named by its dataset.json, several channels in one 4D file."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ from auvtool.converters import SourceCase, SourceDataset, case_problem
 from auvtool.converters.download_folder import folder_with
 from auvtool.dataset import CaseProblem
 from auvtool.errors import InputError, one_line
+from auvtool.json_text import parse_json
 
 _ENDING = ".nii.gz"
 
@@ -45,7 +45,7 @@ def find_cases(folder: Path) -> SourceDataset:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(
             path, expected="the dataset.json of a task", found=f"'{error.strerror}'", cure="name the folder TaskXX_Name"

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Integer
 
 from auvtool.arrays import LabelMap, Volume
 from auvtool.dataset_json import SemanticClass
-from auvtool.extractors.facts import extractor_facts
+from auvtool.extractors.facts import Prompt, extractor_facts
 from auvtool.extractors.model_options import ModelOptions
 from auvtool.spectrum import FeatureMoments
 from auvtool.volume import Geometry
@@ -33,6 +33,8 @@ class ModelInput:
         channels: all channels of the image as the files have them.
         geometry: of image, label and channels.
         normalised: whether `image` is normalised by its foreground, and its intensities are those of no scanner.
+        channel_name: of `image` in dataset.json: CT, in any case, for Hounsfield units, as nnU-Net has it.
+        prompt: what the model is asked with: a label is there by class name too, if the case has one.
     """
 
     image: Volume
@@ -42,6 +44,8 @@ class ModelInput:
     channels: Float[np.ndarray, "channel d h w"]
     geometry: Geometry
     normalised: bool
+    channel_name: str = ""
+    prompt: Prompt = "mask-box"
 
 
 @dataclass(frozen=True)

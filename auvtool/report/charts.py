@@ -12,6 +12,7 @@ import numpy as np
 
 from auvtool.plots import spread
 from auvtool.report.page import Distribution, EnergyPanel, Picture, Points, SizePlot, TrainingCurves
+from auvtool.visible_text import visible
 
 WIDTH = 380
 _HEIGHT = 250
@@ -74,7 +75,7 @@ def strip_chart(distributions: Sequence[Distribution]) -> str:
         without = f", {one.n_without} without AUV" if one.n_without else ""
         said = f"{_cut(one.name, 30)}: {len(auv):,}{without}, median {np.median(auv):.2f}"
         parts.append(
-            f'<text x="12" y="{middle - 15}" class="row-name">{escape(said)}</text>'
+            f'<text x="12" y="{middle - 15}" class="row-name">{_escaped(said)}</text>'
             f'<path class="dots{" small" if len(auv) > 300 else ""}" d="{dots}"/>'
             f'<path class="quartiles" d="M{first:.1f} {middle + 12}H{third:.1f}"/>'
             f'<path class="median" d="M{median:.1f} {middle + 8}v8"/>'
@@ -96,7 +97,7 @@ def size_chart(plot: SizePlot) -> str:
         place = (x.at(size), y.at(auv))
         if case_id == plot.highlighted:
             own = place
-        title = escape(f"{case_id}: AUV {auv:.3f}, {plot.quantity} {size:.4g}")
+        title = _escaped(f"{case_id}: AUV {auv:.3f}, {plot.quantity} {size:.4g}")
         parts.append(
             f'<circle class="dot" cx="{place[0]:.1f}" cy="{place[1]:.1f}" r="3"><title>{title}</title></circle>'
         )
@@ -163,7 +164,7 @@ def _curves(epochs: Sequence[int], series: Sequence[tuple[str, Points]], y_label
         line = _HEIGHT + 14 * position + 8
         parts.append(
             f'<path class="curve c{position}" d="M{_LEFT} {line - 4}h22"/>'
-            f'<text x="{_LEFT + 28}" y="{line}">{escape(_cut(name, 44))}</text>'
+            f'<text x="{_LEFT + 28}" y="{line}">{_escaped(_cut(name, 44))}</text>'
         )
     return _svg(WIDTH, _HEIGHT + 14 * len(series) + 2, title, parts)
 
@@ -182,7 +183,7 @@ def _frame(x: Axis, y: Axis, x_label: str, y_label: str) -> str:
             f'<text x="{_LEFT - 6}" y="{place + 4:.1f}" class="end">{text}</text>'
         )
     middle = (_TOP + _HEIGHT - _BOTTOM) / 2
-    lines.append(f'<text class="middle" transform="translate(11 {middle}) rotate(-90)">{escape(y_label)}</text>')
+    lines.append(f'<text class="middle" transform="translate(11 {middle}) rotate(-90)">{_escaped(y_label)}</text>')
     return "".join(lines)
 
 
@@ -192,9 +193,8 @@ def _bottom_ticks(x: Axis, top: float, bottom: float, label: str, height: float)
         f'<text x="{x.at(value):.1f}" y="{bottom + 15}" class="middle">{text}</text>'
         for value, text in x.ticks()
     ]
-    return (
-        f'{"".join(lines)}<text x="{(x.start + x.end) / 2:.0f}" y="{height - 6}" class="middle">{escape(label)}</text>'
-    )
+    place = f'x="{(x.start + x.end) / 2:.0f}" y="{height - 6}" class="middle"'
+    return f"{''.join(lines)}<text {place}>{_escaped(label)}</text>"
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:
@@ -208,7 +208,7 @@ def _diamond(x: float, y: float) -> str:
 def _svg(width: float, height: float, title: str, parts: Sequence[str], kind: str = "chart") -> str:
     # A label and not a <title>, which browsers would show as a tooltip over all of it.
     return (
-        f'<svg class="{kind}" role="img" aria-label={quoteattr(title)} viewBox="0 0 {width} {height}" '
+        f'<svg class="{kind}" role="img" aria-label={quoteattr(visible(title))} viewBox="0 0 {width} {height}" '
         f'width="{width}" height="{height}">{"".join(parts)}</svg>'
     )
 
@@ -220,3 +220,7 @@ def _round_step(step: float) -> float:
 
 def _cut(text: str, n_letters: int) -> str:
     return text if len(text) <= n_letters else f"{text[: n_letters - 1]}…"
+
+
+def _escaped(text: str) -> str:
+    return escape(visible(text))

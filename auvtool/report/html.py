@@ -1,8 +1,8 @@
 """A page as one HTML file that needs nothing else: pictures, style and script stand in it.
 
-Every text is escaped by the template engine (autoescape), or by `charts` within a plot. The Content-Security-Policy
-names the style and the script by their hashes and lets nothing be fetched, so that a name that got through as markup
-could still run and load nothing.
+Every text is escaped by the template engine (autoescape), or by `charts` within a plot, and what turns a line round or
+cannot be seen is written out (visible_text). The Content-Security-Policy names the style and the script by their hashes
+and lets nothing be fetched, so that a name that got through as markup could still run and load nothing.
 """
 
 import base64
@@ -11,6 +11,7 @@ from importlib import resources
 
 from auvtool.report import charts
 from auvtool.report.page import Page, Picture, number
+from auvtool.visible_text import visible
 
 _FILES = resources.files("auvtool.report")
 
@@ -22,7 +23,13 @@ def render_html(page: Page) -> str:
 
     # Ours, and put in as they are; charts escape what they are given.
     style, script = (Markup(_text(name)) for name in ("page.css", "page.js"))  # noqa: S704
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,  # not Markup, which is done
+    )
     environment.filters["number"] = number
     environment.filters["drawn"] = Markup  # of `charts`
     template = environment.from_string(_text("page.html"))

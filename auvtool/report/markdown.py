@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from auvtool.report.page import NONE, Page, Table, number, table
+from auvtool.visible_text import visible
 
 # Whatever could begin markup; an underscore within a word begins none.
 _SPECIAL = re.compile(r"[\\`*{}\[\]#!|<>&~$@]|:(?=\S)|(?<![^\W_])_|_(?![^\W_])")
@@ -31,7 +32,7 @@ def render_markdown(page: Page, *, n_cases: int) -> str:
 
 def plain(text: str) -> str:
     """A text on one line in which nothing is markup."""
-    return _SPECIAL.sub(lambda found: "\\" + found.group(), " ".join(text.split()))
+    return _SPECIAL.sub(lambda found: "\\" + found.group(), visible(" ".join(text.split())))
 
 
 def _ranking(page: Page, n_cases: int) -> Table:

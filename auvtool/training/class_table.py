@@ -1,8 +1,8 @@
 """A number for each class that a loss is weighted by, from a file: mean scales of scores, or weights as given."""
 
 import hashlib
-import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 from auvtool.dataset_json import SemanticClass
 from auvtool.errors import InputError
+from auvtool.json_text import parse_json
 from auvtool.schema import CLASS_WEIGHTS, SCORES, Row
 from auvtool.tables import parse_table, read_content
 
@@ -97,14 +98,14 @@ def given_weights(path: Path, classes: Sequence[SemanticClass]) -> ClassTable:
 
 def _pairs(content: bytes, path: Path) -> list[tuple[str, float]]:
     try:
-        mapping = json.loads(content)
+        mapping = parse_json(content)
     except ValueError:  # of a table, also bytes that are no text
         mapping = None
     if isinstance(mapping, dict):
         for key, weight in mapping.items():
             if isinstance(weight, bool) or not isinstance(weight, int | float):
                 raise InputError(f"{path}, class {key}", expected="a number", found=weight, cure="correct it")
-        return [(key, float(weight)) for key, weight in mapping.items()]
+        return [(key, math.inf if weight > sys.float_info.max else float(weight)) for key, weight in mapping.items()]
     pairs = []
     for line, row in enumerate(parse_table(content, CLASS_WEIGHTS, str(path)), start=1):
         key = row["class_id"] if row["class_name"] is None else row["class_name"]

@@ -10,6 +10,8 @@ from typing import Any
 from auvtool.atomic import write_text
 from auvtool.dataset_json import SemanticClass
 from auvtool.errors import InputError, UsageError
+from auvtool.json_text import parse_json
+from auvtool.split_fold import is_fold
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,9 @@ def read_or_make_splits(splits_file: Path, case_ids: Sequence[str]) -> list[dict
     """
     if splits_file.is_file():
         try:
-            splits = json.loads(splits_file.read_text(encoding="utf-8"))
-            well_formed = isinstance(splits, list) and all({"train", "val"} <= set(split) for split in splits)
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, TypeError):
+            splits = parse_json(splits_file.read_text(encoding="utf-8"))
+            well_formed = isinstance(splits, list) and all(is_fold(split) for split in splits)
+        except (OSError, ValueError):
             well_formed = False
         if not well_formed:
             raise InputError(

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from auvtool.backbones.final_layer import final_layer
+
 # The sigmoid of this is the noise at the start: 0.02, so that labels change little before the head has learned.
 INITIAL_NOISE_LOGIT = -4.0
 _NOISE_KEY = ".noise."
-# Where nnU-Net's networks and U-Mamba, and where Swin-UNETR have their last convolution at full resolution.
-_HOLDERS = ("decoder.seg_layers", "out.conv")
 
 
 class NoisySegmentationHead(nn.Module):
@@ -39,22 +39,10 @@ def attach_noise_head(network: nn.Module, n_classes: int) -> None:
     """Put the noise head beside the full-resolution segmentation layer of a network.
 
     Raises:
-        ValueError: the network has no `decoder.seg_layers` or `out.conv` that ends in a convolution.
+        ValueError: see `final_layer`.
     """
-    for path in _HOLDERS:
-        layers = _submodule(network, path)
-        last = layers[-1] if isinstance(layers, nn.ModuleList | nn.Sequential) and len(layers) else None
-        if isinstance(layers, nn.ModuleList | nn.Sequential) and isinstance(last, nn.Conv2d | nn.Conv3d):
-            layers[-1] = NoisySegmentationHead(last, n_classes)
-            return
-    raise ValueError(f"expected {' or '.join(_HOLDERS)} ending in a convolution, got {type(network).__name__}")
-
-
-def _submodule(network: nn.Module, path: str) -> nn.Module | None:
-    try:
-        return network.get_submodule(path)
-    except AttributeError:
-        return None
+    layers, last = final_layer(network)
+    layers[-1] = NoisySegmentationHead(last, n_classes)
 
 
 def is_noise_parameter(name: str) -> bool:

@@ -1,6 +1,5 @@
 """nnU-Net's own fingerprint, plans and preprocessed cases, each made only where it is missing."""
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 from auvtool.dataset import Case, CaseProblem, Dataset
 from auvtool.errors import InputError, one_line
 from auvtool.training.captured_output import captured_output
+from auvtool.training.plans import read_plans
 from auvtool.training.workspace import Workspace, leave_out, nnunet_dataset_json, refer_to_dataset
 from auvtool.volume import read_case
 from auvtool.worker_pool import WorkerDied, run_in_workers
@@ -171,8 +171,7 @@ def _plans(workspace: Workspace, plans_name: str, say: Callable[[str], None]) ->
         n_threads = torch.get_num_threads()
         ExperimentPlanner(workspace.dataset_name).plan_experiment()
         torch.set_num_threads(n_threads)
-    plans: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return plans
+    return read_plans(path)
 
 
 def _preprocess(

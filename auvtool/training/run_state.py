@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from auvtool.errors import InputError
-from auvtool.training.export import NOISE_KEY, RUN_KEY, STOCK_TRAINER, read_checkpoint
+from auvtool.nnunet_run import read_checkpoint
+from auvtool.training.export import NOISE_KEY, RUN_KEY, STOCK_TRAINER
 from auvtool.training.noise import is_noise_parameter
 
 if TYPE_CHECKING:

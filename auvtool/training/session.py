@@ -12,9 +12,10 @@ from auvtool.backbones import BACKBONES, require_package, require_scan
 from auvtool.dataset import CaseProblem, Dataset
 from auvtool.device import torch_device
 from auvtool.errors import InputError, UsageError
+from auvtool.json_text import parse_json
 from auvtool.training.folds import Fold, choose_fold, read_or_make_splits, require_every_class, write_fold
 from auvtool.training.job import FINAL, LATEST, Job, run_job
-from auvtool.training.plans import adapted_plans, resolved_configuration
+from auvtool.training.plans import adapted_plans, read_plans, resolved_configuration
 from auvtool.training.preparation import prepare
 from auvtool.training.recipe import Recipe
 from auvtool.training.workspace import Workspace, choose_workspace
@@ -112,7 +113,7 @@ def look_ahead(request: Request) -> Outlook:
     plans_file = workspace.dataset_folder / f"{request.recipe.plans_name}.json"
     patch_size, batch_size = request.recipe.patch_size, request.recipe.batch_size
     if plans_file.is_file():
-        plans = adapted_plans(json.loads(plans_file.read_text(encoding="utf-8")), request.recipe)
+        plans = adapted_plans(read_plans(plans_file), request.recipe)
         configuration = resolved_configuration(plans, request.recipe.configuration)
         _require_backbone(request, configuration["patch_size"])
         patch_size, batch_size = tuple(configuration["patch_size"]), configuration["batch_size"]
@@ -283,8 +284,8 @@ def _check_record(request: Request) -> None:
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        record = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise InputError(path, expected="the record of a run", found="other content", cure="add --force") from error
     return record if isinstance(record, dict) else {}
 

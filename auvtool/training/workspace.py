@@ -14,6 +14,7 @@ from typing import Any
 from auvtool.atomic import write_text
 from auvtool.dataset import Case, CaseProblem, Dataset
 from auvtool.errors import InputError, UsageError
+from auvtool.json_text import parse_json
 from auvtool.training.folds import read_or_make_splits
 
 _VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -217,8 +218,8 @@ def _json(value: object) -> str:
 
 def _read_record(path: Path) -> dict[str, Any] | None:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError):
+        record = parse_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
         return None
     return record if isinstance(record, dict) else None
 
