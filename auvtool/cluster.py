@@ -135,13 +135,12 @@ class Crew:
         Raises:
             ClusterError: one of them does not fit.
         """
-        token = None if self._shared is None else self._shared / f".tmp-{os.getpid()}-{secrets.token_hex(4)}-seen"
-        if token is not None:
+        token = None
+        if self._shared is not None:  # under the name that the folder has on all machines
+            token = self._folder / self._shared / f".tmp-{os.getpid()}-{secrets.token_hex(4)}-seen"
             token.touch()
         try:
-            found = self._client.run(
-                worker_facts, self._folder, token and token.absolute(), workers=addresses, on_error="return"
-            )
+            found = self._client.run(worker_facts, self._folder, token, workers=addresses, on_error="return")
         except (TimeoutError, OSError, RuntimeError, asyncio.CancelledError) as error:
             raise scheduler_lost() from error
         finally:

@@ -47,6 +47,7 @@ def test_an_array_of_slurm_tasks_and_merge(data: Path, tmp_path: Path) -> None:
         env = environment(DATASET=str(data / "Dataset001_Box"), **slurm)
         ended = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=300)
         assert ended.returncode == 0, ended.stderr
+        assert "fit in 15.00 GB" in ended.stderr
     ended = auvtool("merge", "F.1.h5", "F.2.h5", "-o", "F.h5", cwd=tmp_path)
     assert ended.returncode == ExitCode.DONE, ended.stderr
     assert (tmp_path / "F.h5").read_bytes() == (data / "F.h5").read_bytes()
