@@ -1,11 +1,13 @@
 """Outputs that appear whole or not at all: written beside, flushed to disk, renamed."""
 
+import errno
 import os
+import re
 import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from auvtool.errors import OutputError, UsageError, one_line
@@ -50,7 +52,7 @@ def atomic_path(path: Path, *, force: bool) -> Iterator[Path]:
         with as_output_error(path):
             yield path
         return
-    temporary = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+    temporary = temporary_beside(path)
     try:
         with as_output_error(path):
             yield temporary
@@ -62,6 +64,37 @@ def atomic_path(path: Path, *, force: bool) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def temporary_beside(path: Path) -> Path:
+    """A new hidden name in the folder of `path`, with its ending."""
+    return path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+
+
+def remove_leftovers(output: Path) -> None:
+    """Remove temporary files that killed runs left beside `output`, and end their exchange of a folder.
+
+    Only a run that no other one works beside may do this.
+    """
+    own = re.compile(rf"\.tmp-\d+-[0-9a-f]{{8}}-{re.escape(output.name)}(\.manifest\.json|\.failures\.csv|\.parts)?")
+    with suppress(OSError):  # they are in nobody's way
+        for path in list(output.absolute().parent.iterdir()):
+            if own.fullmatch(path.name) and path.is_dir():
+                shutil.rmtree(path)
+            elif own.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+    old = _old(output.absolute())
+    if old.is_dir():
+        if output.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            with as_output_error(output):
+                old.replace(output)
+
+
+def holds_anything(folder: Path) -> bool:
+    """Whether something is in a folder; a temporary file of a run that was killed is nothing."""
+    return any(not path.name.startswith(".tmp-") for path in folder.iterdir())
+
+
 def write_text(path: Path, text: str, *, force: bool) -> None:
     """Write `text` (UTF-8, newline as it stands) atomically; see `atomic_path` for the errors."""
     with atomic_path(path, force=force) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
@@ -69,14 +102,30 @@ def write_text(path: Path, text: str, *, force: bool) -> None:
 
 
 def put_folder_in_place(temporary: Path, folder: Path) -> None:
-    """Rename the folder `temporary` to `folder` beside it; what is there goes only once the new one stands there."""
+    """Rename the folder `temporary` to `folder` beside it; what is there goes only once the new one stands there.
+
+    Killed between the two renames it needs, it is put right by `remove_leftovers`.
+    """
     if not folder.exists():
         temporary.replace(folder)
         return
-    old = temporary.with_name(temporary.name + "-old")
+    old = _old(folder)
+    remove_folder(old)
     folder.replace(old)
     temporary.replace(folder)
-    shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder at once under its name; what a kill leaves of it stands under a hidden one."""
+    if folder.is_dir():
+        gone = temporary_beside(folder)
+        folder.replace(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
 
 
 @contextmanager
@@ -91,7 +140,8 @@ def as_output_error(path: Path | str) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        cure = "free some space or name another folder" if error.errno == 28 else "check the folder and its rights"
+        is_full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+        cure = "free some space or name another folder" if is_full else "check the folder and its rights"
         reason = error.strerror or one_line(error)
         raise OutputError(f"{path}: expected to be able to write here, got '{reason}'; {cure}") from error
 

@@ -1,6 +1,5 @@
 """A data set's own cases made dirty on purpose, learnt from, and judged: the step behind `auvtool calibrate`."""
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from auvtool.atomic import remove_folder
 from auvtool.auv import fit_axis, place
 from auvtool.calibration import (
     CrossFitted,
@@ -23,7 +23,7 @@ from auvtool.dataset import Dataset
 from auvtool.detection import auroc
 from auvtool.errors import InputError, UsageError
 from auvtool.evidence import evidence_of, reasons
-from auvtool.extraction import run_extraction
+from auvtool.extraction import ExtractionResult, run_extraction
 from auvtool.extraction_plan import ExtractionPlan, plan_extraction
 from auvtool.extractors.model_options import ModelOptions
 from auvtool.faults import split_copy_id
@@ -134,14 +134,20 @@ def plan_copies(
     return plan
 
 
-def extract_copies(plan: ExtractionPlan, *, workplace: Workplace, on_case: Callable[[CaseOutcome], None]) -> None:
+def extract_copies(
+    plan: ExtractionPlan,
+    *,
+    workplace: Workplace,
+    on_case: Callable[[CaseOutcome], None],
+    on_written: Callable[[ExtractionResult], None],
+) -> None:
     """Run or resume it; a copy that cannot be made (a fault that changes nothing) is left out.
 
     Raises:
         AuvtoolError: see `run_extraction`.
     """
-    run_extraction(plan, workplace=workplace, force=True, on_case=on_case)
-    shutil.rmtree(plan.parts, ignore_errors=True)  # kept for failed cases, which would fail again
+    run_extraction(plan, workplace=workplace, force=True, on_case=on_case, on_written=on_written)
+    remove_folder(plan.parts)  # kept for failed cases, which would fail again
 
 
 def calibrate(

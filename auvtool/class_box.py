@@ -23,7 +23,7 @@ def class_boxes(label: LabelMap, classes: Sequence[Sequence[int]]) -> list[Box |
         if min(values, default=1) < 1:  # scipy finds values from 1 on
             boxes.append(mask_box(class_mask(label, values)))
         else:
-            boxes.append(_union([found[value - 1] for value in values if found[value - 1] is not None]))
+            boxes.append(union_of_boxes([found[value - 1] for value in values if found[value - 1] is not None]))
     return boxes
 
 
@@ -47,7 +47,8 @@ def _range(indices: np.ndarray) -> slice:
     return slice(int(indices[0]), int(indices[-1]) + 1)
 
 
-def _union(boxes: Sequence[Box]) -> Box | None:
+def union_of_boxes(boxes: Sequence[Box]) -> Box | None:
+    """The smallest box around some boxes; None around none."""
     if not boxes:
         return None
     d, h, w = (slice(min(box[axis].start for box in boxes), max(box[axis].stop for box in boxes)) for axis in range(3))

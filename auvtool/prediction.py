@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from auvtool.atomic import write_text
+from auvtool.atomic import as_output_error, write_text
 from auvtool.dataset import Case
 from auvtool.device import torch_device
 from auvtool.errors import AuvtoolError, InputError, OutputError, UsageError, one_line
@@ -21,6 +22,7 @@ from auvtool.training.captured_output import captured_output
 from auvtool.volume import read_image
 
 RECORD = "auvtool_predict.json"
+_PARTIAL = ".auvtool-"  # begin of the name of a hidden folder, in which a map is written
 # Beside a label map, as nnU-Net's ensembles read them: the maps, and the geometry that its writers need.
 _PROBABILITY_ENDINGS = (".npz", ".pkl")
 
@@ -136,7 +138,7 @@ def predict(
         OutputError: the disk is full, or the like.
         InputError: a case failed, and `keep_going` is off.
     """
-    _open_output(model, output, force=force)
+    _open_output(model, output, cases if force else (), force=force)
     done, skipped, failures = [], [], []
     for case in cases:
         if not force and is_predicted(case, output, model.file_ending, probabilities=probabilities):
@@ -218,7 +220,7 @@ def _write(model: Model, predicted: _Predicted, case_id: str, output: Path) -> N
     label = case_id + model.file_ending
     try:
         # Some of nnU-Net's writers make a second file beside (tif: the spacing).
-        with tempfile.TemporaryDirectory(prefix=".auvtool-", dir=output) as partial:
+        with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=output) as partial:
             folder = Path(partial)
             if predicted.probabilities is not None:
                 _write_probabilities(predicted.probabilities, predicted.properties, folder / case_id)
@@ -245,7 +247,11 @@ def _write_probabilities(probabilities: Any, properties: dict[str, Any], stem: P
     save_pickle(properties, str(pkl))
 
 
-def _open_output(model: Model, output: Path, *, force: bool) -> None:
+def _open_output(model: Model, output: Path, replaced: Sequence[Case], *, force: bool) -> None:
+    """Make the folder, with the model's record; before that the maps of cases `replaced` go.
+
+    After a kill, a map of another model that had not been replaced yet would count as one of this model.
+    """
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output}: expected a folder to write, got a file; name a folder")
     record = {"model_sha256": model.sha256, "mirror": model.mirror}
@@ -254,12 +260,13 @@ def _open_output(model: Model, output: Path, *, force: bool) -> None:
         raise UsageError(
             f"{output}: expected predictions of the same model, got another's; name another folder or add --force"
         )
-    try:
+    with as_output_error(output):
         output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{output}: expected to be able to make this folder, got '{error.strerror}'; name another"
-        ) from error
+        for case in replaced:
+            for ending in (model.file_ending, *_PROBABILITY_ENDINGS):
+                (output / (case.case_id + ending)).unlink(missing_ok=True)
+        for partial in output.glob(f"{_PARTIAL}*"):  # of a run that was killed
+            shutil.rmtree(partial)
     for name, content in (
         ("dataset.json", model.predictor.dataset_json),
         ("plans.json", model.predictor.plans_manager.plans),

@@ -110,7 +110,9 @@ def reference_to(path: Path, folder: Path, *, relative: bool) -> str:
 def _check_folder(folder: Path, source: Dataset, *, force: bool) -> None:
     check_dataset_name(folder, option="--new-dataset")
     if folder.exists():
-        others = {path.name for path in folder.iterdir()} - {"dataset.json"} if folder.is_dir() else {folder.name}
-        if others or not force or folder.absolute() == source.folder.absolute():
+        held = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
+        held = {name for name in held if not name.startswith(".tmp-")}  # of a run that was killed
+        others = held - {"dataset.json"}
+        if others or (held and not force) or folder.absolute() == source.folder.absolute():
             cure = "choose another name" if others else "add --force to replace its dataset.json"
             raise UsageError(f"{folder}: expected no data set yet, got an existing one; {cure}")

@@ -159,6 +159,35 @@ METRICS = TableSchema(
         Column("fn", "int", "voxels only in the reference", "voxel", nullable=True),
         Column("n_reference", "int", "voxels of the reference", "voxel", nullable=True),
         Column("n_prediction", "int", "voxels of the prediction", "voxel", nullable=True),
+        Column("hd95_mm", "float", "95th percentile of the Hausdorff distance", "mm", nullable=True, required=False),
+        Column("nsd", "float", "share of both surfaces within the tolerance", nullable=True, required=False),
+        Column("nsd_tolerance_mm", "float", "what it was measured with", "mm", nullable=True, required=False),
+    ),
+)
+
+_OF_DIFFERENCE = "95 % bootstrap interval of it, pairs resampled"
+
+PAIRED_METRICS = TableSchema(
+    "auvtool.paired_metrics",
+    1,
+    (
+        Column("metric", "str", "dice, iou, hd95_mm or nsd"),
+        Column("class_id", "int", "class of dataset.json; empty: all", nullable=True),
+        Column(
+            "class_name", "str", "name of the class; 'all': a case counts as its mean over the classes paired in it"
+        ),
+        Column("n", "int", "pairs: cases in which both runs have a value"),
+        Column("n_only_a", "int", "cases in which only run A has one, no pair; of all: summed over the classes"),
+        Column("n_only_b", "int", "cases in which only run B has one"),
+        Column("mean_a", "float", "over the pairs", nullable=True),
+        Column("mean_b", "float", "over the pairs", nullable=True),
+        Column("difference", "float", "mean_b - mean_a", nullable=True),
+        Column("difference_low", "float", _OF_DIFFERENCE, nullable=True),
+        Column("difference_high", "float", _OF_DIFFERENCE, nullable=True),
+        Column("n_better", "int", "pairs in which B is better: a larger value, of hd95_mm a smaller one"),
+        Column("n_worse", "int", "pairs in which B is worse; the others are equal"),
+        Column("wilcoxon_p", "float", "two-sided p of the signed-rank test, zeros by Pratt", nullable=True),
+        Column("holm_p", "float", "the same, corrected for all classes of the metric (Holm)", nullable=True),
     ),
 )
 

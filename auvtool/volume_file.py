@@ -28,6 +28,7 @@ from auvtool.dataset import strip_channel
 from auvtool.dataset_json import FILE_ENDINGS
 from auvtool.errors import InputError, one_line
 from auvtool.file_limits import DEFLATE_RATIO, require_volume_size
+from auvtool.gzip_stream import GzipStream
 from auvtool.json_text import parse_json
 
 # The slice spacing that nnU-Net gives to 2D images.
@@ -58,12 +59,17 @@ class FileVolume:
     voxels: np.ndarray
     affine: np.ndarray
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.voxels.shape[1:]
+
 
 @dataclass(frozen=True)
 class FileGrid:
     """Where the voxels of a file lie, as its header says: (i, j, k), channels, affine as in `FileVolume`.
 
-    `zooms_mm` is the voxel size that stands in the header beside the affine, where some readers take it from.
+    `zooms_mm` is the voxel size that stands in the header beside the affine, where some readers take it from. The
+    voxels stand from byte `offset` on as numbers of `dtype`, first index fastest, to be scaled or not.
     """
 
     path: Path
@@ -71,6 +77,9 @@ class FileGrid:
     n_channels: int
     affine: np.ndarray
     zooms_mm: tuple[float, ...]
+    dtype: np.dtype[Any]
+    offset: int
+    is_scaled: bool
 
 
 def spacing_of(affine: np.ndarray) -> np.ndarray:
@@ -91,7 +100,7 @@ def read_volume_file(path: Path) -> FileVolume:
         raise InputError(
             path, expected=f"a volume ({', '.join(FILE_ENDINGS)})", found="another file", cure="convert the file"
         )
-    with _as_input_error(path):
+    with as_input_error(path):
         _require_file(path)
         voxels, affine = readers.get(ending, _read_itk)(path)
     if voxels.dtype.kind not in "iufb" or 0 in voxels.shape:
@@ -111,9 +120,10 @@ def read_nifti_grid(path: Path) -> FileGrid:
     Raises:
         InputError: it is missing or no such file, has no usable geometry, or (.nii) is shorter than its header says.
     """
-    with _as_input_error(path):
+    with as_input_error(path):
         _require_file(path)
         image = open_nifti(path)
+        stored = image.dataobj
         shape = list(image.shape)
         while len(shape) > 3 and shape[-1] == 1:
             shape.pop()
@@ -122,11 +132,20 @@ def read_nifti_grid(path: Path) -> FileGrid:
         affine = _nifti_affine(image)
         zooms = tuple(float(length) * _millimetres(image) for length in image.header.get_zooms()[:3])
     _check_affine(affine, path)
-    return FileGrid(path, (shape[0], shape[1], shape[2]), shape[3] if len(shape) == 4 else 1, affine, zooms)
+    return FileGrid(
+        path,
+        (shape[0], shape[1], shape[2]),
+        shape[3] if len(shape) == 4 else 1,
+        affine,
+        zooms,
+        dtype=stored.dtype,
+        offset=int(stored.offset),
+        is_scaled=(stored.slope, stored.inter) != (1.0, 0.0),
+    )
 
 
 @contextmanager
-def _as_input_error(path: Path) -> Iterator[None]:
+def as_input_error(path: Path) -> Iterator[None]:
     """The errors of reading a file: every library has its own, and of a damaged file they raise any of them."""
     try:
         yield
@@ -185,7 +204,7 @@ def _short(error: BaseException) -> str:
 
 def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     image = open_nifti(path)
-    voxels = np.asanyarray(image.dataobj)
+    voxels = _read_gzipped(path, image.dataobj) if path.suffix.lower() == ".gz" else np.asanyarray(image.dataobj)
     while voxels.ndim > 3 and voxels.shape[-1] == 1:
         voxels = voxels[..., 0]
     affine = _nifti_affine(image)
@@ -196,6 +215,19 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if voxels.ndim != 3:
         raise ValueError(f"{voxels.ndim} dimensions")
     return voxels[None], affine
+
+
+def _read_gzipped(path: Path, stored: Any) -> np.ndarray:
+    """The voxels of a compressed file, of which nibabel read the header.
+
+    nibabel reads as many bytes as the header promises and never meets the checksum behind them: to it a flipped bit is
+    another label.
+    """
+    with GzipStream(path) as stream:
+        spec = (stored.shape, stored.dtype, stored.offset, stored.slope, stored.inter)
+        voxels: np.ndarray = np.asanyarray(_nibabel.arrayproxy.ArrayProxy(stream, spec, mmap=False))
+        stream.finish()
+    return voxels
 
 
 def open_nifti(path: Path) -> Any:

@@ -226,7 +226,7 @@ def _checkpoint_seeds() -> list[bytes]:
 
 
 def _read_checkpoint(path: Path) -> object:
-    from auvtool.training.export import read_checkpoint
+    from auvtool.nnunet_run import read_checkpoint
 
     return read_checkpoint(path)
 

@@ -106,6 +106,16 @@ def test_a_volume_is_extracted_as_the_authors_do_it(extractor, monkeypatch: pyte
     assert (channels[0].image_features[256:] >= 0).all()
 
 
+def test_mixed_precision_is_coarser_and_no_more(extractor) -> None:
+    volume = random_volume(32, 32, 32)
+    with torch.inference_mode():
+        exact, _ = extractor.network(volume)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            coarse, _ = extractor.network(volume)
+    for one, other in zip(coarse[0].float(), exact[0], strict=True):
+        assert torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.97
+
+
 def test_intensities_are_scaled_by_their_extremes() -> None:
     image = np.array([-2000.0, -450, 0, 450, 3000], dtype=np.float32).reshape(5, 1, 1)
     np.testing.assert_allclose(scaled(image, None).ravel(), [0, 0.31, 0.4, 0.49, 1])

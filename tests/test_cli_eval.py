@@ -7,12 +7,13 @@ import pty
 import subprocess
 import sys
 
+import numpy as np
 import phantoms
 import pytest
 from command_line import auvtool
 
 from auvtool.errors import ExitCode
-from auvtool.schema import FAILURES, METRICS
+from auvtool.schema import FAILURES, METRICS, PAIRED_METRICS
 from auvtool.tables import read_table
 
 
@@ -109,3 +110,83 @@ def test_absent_class_is_an_empty_cell(pair):
     assert (rows[1]["status"], rows[1]["dice"]) == ("absent", "")
     summary = json.loads(auvtool("eval", *pair, "--format", "nnunet").stdout)
     assert math.isnan(summary["metric_per_case"][0]["metrics"]["2"]["Dice"])
+
+
+# --- surfaces, means for DVC, two runs ---
+
+
+def test_surfaces_on_request(pair, tmp_path):
+    shifted = np.roll(phantoms.box_label(), 1, axis=2)
+    phantoms.write_volume(pair[0] / "case_01.nii.gz", shifted)
+    done = auvtool("eval", *pair, "--hd95", "--nsd", "0.5", "-o", tmp_path / "M.csv")
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[2].split()[:5] == ["class", "dice", "iou", "hd95_mm", "nsd"]
+    rows = [row for row in read_table(tmp_path / "M.csv", METRICS) if row["class_name"] == "large"]
+    assert [row["hd95_mm"] for row in rows] == [0.0, 1.0, 0.0]
+    assert [row["nsd"] < 1.0 for row in rows] == [False, True, False]
+    assert {row["nsd_tolerance_mm"] for row in rows} == {0.5}
+    only = [row for row in csv.DictReader(io.StringIO(auvtool("eval", *pair, "--hd95").stdout)) if row["class_id"]]
+    assert {row["nsd"] for row in only} == {""}
+    done = auvtool("eval", *pair, "--nsd", "-1")
+    assert (done.returncode, "0 or more, got -1" in done.stderr) == (ExitCode.USAGE, True)
+
+
+def test_means_are_numbers_in_numbers(pair, tmp_path):
+    phantoms.write_volume(pair[0] / "case_01.nii.gz", phantoms.box_label(boxes={1: phantoms.BOXES[1]}))
+    done = auvtool("eval", *pair, "-o", tmp_path / "M.csv", "--means", tmp_path / "M.json", "-q")
+    assert (done.returncode, done.stderr) == (0, "")
+    means = json.loads((tmp_path / "M.json").read_text())
+    assert means["dice"] == {"large": 1.0, "small": 2 / 3, "all": pytest.approx(5 / 6)}
+    assert (means["n_cases"], means["n_missed"]["small"]) == (3, 1)
+    assert auvtool("eval", *pair, "--means", tmp_path / "M.json").returncode == ExitCode.USAGE
+    done = auvtool("eval", *pair, "-o", tmp_path / "x", "--means", tmp_path / "x")
+    assert "name two files" in done.stderr
+
+
+def test_a_class_without_a_mean_is_no_number(pair, tmp_path):
+    for path in [*pair[0].iterdir(), *(pair[1] / "labelsTr").iterdir()]:
+        phantoms.write_volume(path, phantoms.box_label(boxes={1: phantoms.BOXES[1]}))
+    assert auvtool("eval", *pair, "--means", tmp_path / "M.json").returncode == 0
+    assert json.loads((tmp_path / "M.json").read_text())["dice"] == {"large": 1.0, "all": 1.0}
+
+
+@pytest.fixture
+def runs(pair, tmp_path):
+    """Metrics A of a run, and B of a worse one."""
+    assert auvtool("eval", *pair, "-o", tmp_path / "A.csv").returncode == 0
+    for path in pair[0].iterdir():
+        phantoms.write_volume(path, np.roll(phantoms.box_label(), 1, axis=2))
+    assert auvtool("eval", *pair, "-o", tmp_path / "B.csv").returncode == 0
+    return tmp_path / "A.csv", tmp_path / "B.csv"
+
+
+def test_two_runs_are_compared(runs, tmp_path):
+    done = auvtool("eval", "--compare", *runs)
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [(row["metric"], row["class_name"]) for row in rows] == [
+        (metric, name) for metric in ("dice", "iou") for name in ("large", "small", "all")
+    ]
+    assert {(row["n"], row["n_better"], row["n_worse"]) for row in rows} == {("3", "0", "3")}
+    assert all(float(row["difference"]) < 0 for row in rows)
+    done = auvtool("eval", "--compare", *runs, "-o", tmp_path / "C.csv", "--seed", "3")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert [line.split()[:3] for line in done.stderr.splitlines()[3:]] == [["dice", "all", "3"], ["iou", "all", "3"]]
+    assert read_table(tmp_path / "C.csv", PAIRED_METRICS)[0]["n_worse"] == 3
+    assert json.loads((tmp_path / "C.csv.manifest.json").read_text())["options"]["seed"] == 3
+
+
+def test_cases_of_one_run_alone_are_named(runs):
+    lines = runs[1].read_text().splitlines(keepends=True)
+    runs[1].write_text("".join(line for line in lines if not line.startswith("case_01")))
+    done = auvtool("eval", "--compare", *runs)
+    assert (done.returncode, done.stdout) == (ExitCode.INVALID_INPUT, "")
+    assert f"{runs[1]}: expected the cases of {runs[0]}, got none of case_01;" in done.stderr
+    done = auvtool("eval", "--compare", *runs, "--allow-missing")
+    assert (done.returncode, f"cases of {runs[0]} alone, in no pair: case_01" in done.stderr) == (0, True)
+    assert {row["n"] for row in csv.DictReader(io.StringIO(done.stdout))} == {"2"}
+
+
+def test_options_that_would_change_nothing_are_refused(pair, runs):
+    for words in (["P", "--compare", *runs], ["--hd95", "--compare", *runs], [pair[0]], []):
+        done = auvtool("eval", *words)
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (ExitCode.USAGE, "", 1), words

@@ -11,6 +11,7 @@ from command_line import auvtool
 from model_inputs import model_input
 from model_weights import random_weights
 
+from auvtool.cli.extract import extract
 from auvtool.dataset_json import SemanticClass
 from auvtool.errors import InputError, UsageError
 from auvtool.extractors import ModelInput, load_extractor
@@ -20,6 +21,7 @@ from auvtool.extractors.clip_driven import ClipDriven, agreement_of, foreground_
 from auvtool.extractors.clip_driven_organs import ALIASES, ORGANS
 from auvtool.extractors.facts import EXTRACTORS
 from auvtool.extractors.model_options import ModelOptions
+from auvtool.feature_store import FeatureFile
 from auvtool.volume import view_as_slices
 
 LIVER, KIDNEYS, THING = (
@@ -277,8 +279,11 @@ def test_names_of_public_data_sets_are_known() -> None:
         prompts_of_classes(lobe, {}, facts.class_names, facts.class_aliases)
 
 
-def test_real_cts_from_images_to_scores(real_data: Path, tmp_path: Path, weights: Path) -> None:
-    """Two crops of a TotalSegmentator CT, each one window of 96^3; half a minute."""
+def test_real_cts_from_images_to_scores(
+    real_data: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two crops of a TotalSegmentator CT, each one window."""
+    monkeypatch.setattr(module, "_WINDOW", (64, 64, 64))
     source = real_data / "totalseg_examples"
     image, label = (nibabel.load(source / f"{name}.nii.gz") for name in ("example_ct_sm", "example_seg"))
     dataset = tmp_path / "Dataset001_Crops"
@@ -295,19 +300,27 @@ def test_real_cts_from_images_to_scores(real_data: Path, tmp_path: Path, weights
         '{"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1, "kidney_right": 2, "bile": 3}, '
         '"numTraining": 2, "file_ending": ".nii.gz"}'
     )
-    features, scores = tmp_path / "F.h5", tmp_path / "S.csv"
-    arguments = ("extract", dataset, "-o", features, "--extractor", "clip-driven", "--weights", weights)
-    unknown = auvtool(*arguments)
-    assert unknown.returncode == 2
-    assert "got none for bile; give a table" in unknown.stderr
-    prompts = tmp_path / "prompts.csv"
+    prompts, features = tmp_path / "prompts.csv", tmp_path / "F.h5"
     prompts.write_text("class_name,prompt\nbile,gallbladder\n")
-    done = auvtool(*arguments, "--prompts", prompts)
-    assert done.returncode == 0, done.stderr
-    assert "non-commercial" in " ".join(done.stderr.split())
+    with pytest.raises(UsageError, match="got none for bile; give a table"):
+        extract(dataset, output=features, extractor="clip-driven", weights=weights)
+    extract(dataset, output=features, extractor="clip-driven", weights=weights, prompts=prompts)
+    assert "non-commercial" in " ".join(capsys.readouterr().err.split())
     assert '"notice": "clip-driven: code and weights' in (tmp_path / "F.h5.manifest.json").read_text()
-    scored = auvtool("score", features, "--preset", "official", "-o", scores)
+    with FeatureFile(features) as file:
+        assert file.header.prompt == "class-name"
+        recorded = ModelOptions.of_record(file.header.options, weights=weights)
+        assert dict(recorded.class_prompts) == {
+            "liver": "Liver",
+            "kidney_right": "Right Kidney",
+            "bile": "Gall Bladder",
+        }
+        case = file.case("ct_0")
+    assert case.status[0] == "ok"
+    assert case.class_features.shape == (3, 8)
+    assert 0 < case.agreement[0, 0] < 1
+    scored = auvtool("score", features, "--preset", "official", "-o", tmp_path / "S.csv")
     assert scored.returncode == 0, scored.stderr
-    rows = [line.split(",") for line in scores.read_text().splitlines()]
+    rows = [line.split(",") for line in (tmp_path / "S.csv").read_text().splitlines()]
     values = {(row[0], row[2]): row[rows[0].index("value")] for row in rows[1:]}
     assert all(0 < float(values[case, "liver"]) < 1 for case in ("ct_0", "ct_1"))

@@ -437,26 +437,57 @@ def test_nnunet_verifies_it(
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_run_leaves_no_half_data_set(tmp_path: Path, how: signal.Signals) -> None:
+def test_a_killed_run_goes_on(tmp_path: Path, how: signal.Signals) -> None:
     source = source_of(tmp_path, n_cases=60, shape=(30, 64, 64))
-    command = [sys.executable, "-m", "auvtool", "corrupt", str(source.folder), "-o", str(tmp_path / "Dataset002_Dirty")]
-    process = subprocess.Popen([*command, "--share", "1", "-q"], stderr=subprocess.DEVNULL, env={**os.environ})
+    folder, parts = tmp_path / "Dataset002_Dirty", tmp_path / ".Dataset002_Dirty.parts"
+    command = [sys.executable, "-m", "auvtool", "corrupt", str(source.folder), "-o", str(folder), "--share", "1"]
+    process = subprocess.Popen([*command, "-q"], stderr=subprocess.DEVNULL, env={**os.environ})
     try:
         end = time.monotonic() + 60
-        while not any(tmp_path.glob(".tmp-*/imagesTr/*.gz")):
+        while not any(parts.glob("records/case_*.json")):
             assert time.monotonic() < end
-            assert process.poll() is None
-            time.sleep(0.02)
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.001)
         process.send_signal(how)
         process.wait(timeout=60)
     finally:
         process.kill()
         process.wait()
-    left = sorted(path.name for path in tmp_path.iterdir())
-    assert "Dataset002_Dirty" not in left
-    if how == signal.SIGTERM:
-        assert left == ["Dataset001_All"]
-    assert run(source.folder, "-o", tmp_path / "Dataset002_Dirty", "--share", 0.05)[0] == 0
+    assert not folder.exists()
+    made = [path.stem for path in parts.glob("records/case_*.json")]
+    half = parts / "dataset/imagesTr/half_0000.nii.gz"
+    half.write_bytes(b"half a file")
+    before = {path.name: path.stat().st_mtime_ns for path in parts.glob("dataset/*Tr/case_*.nii.gz")}
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"60 of 60 cases dirty, as answer_key.csv says, {len(made)} of them made before" in done.stderr
+    after = {path.name: path.stat().st_mtime_ns for path in folder.glob("*Tr/*.nii.gz")}
+    assert len(after) == 60
+    assert before.items() <= after.items()
+    (tmp_path / "whole").mkdir()
+    assert run(source.folder, "-o", tmp_path / "whole/Dataset002_Dirty", "--share", 1)[0] == 0
+    assert (folder / "answer_key.csv").read_bytes() == (tmp_path / "whole/Dataset002_Dirty/answer_key.csv").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["Dataset001_All", "Dataset002_Dirty", "whole"]
+
+
+def test_what_changed_since_a_kill_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, folder = source_of(tmp_path, n_cases=4), tmp_path / "Dataset002_Dirty"
+    plan = plan_corruption(source, folder, share=1.0)
+
+    def stop_before_the_end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("auvtool.corrupting.put_folder_in_place", stop_before_the_end)
+        with pytest.raises(KeyboardInterrupt):
+            write_corrupt_dataset(plan, options={})
+    changed, gone = plan.dirty[0].case, plan.dirty[1].case
+    os.utime(changed.images[0], ns=(1, 1))
+    for path in (tmp_path / ".Dataset002_Dirty.parts/dataset").glob(f"*Tr/{gone.case_id}*"):
+        path.unlink()
+    assert write_corrupt_dataset(plan, options={}).n_made_before == 2
+    other = plan_corruption(source, tmp_path / "Dataset003_Other", share=1.0, seed=1)
+    assert write_corrupt_dataset(other, options={}).n_made_before == 0
 
 
 def test_a_case_that_no_reader_foresaw_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,12 @@ import phantoms
 import pytest
 
 from auvtool.errors import InputError
-from auvtool.evaluation import class_means, evaluate, find_pairs, metrics_rows
+from auvtool.evaluation import class_means, evaluate, metrics_rows
+from auvtool.evaluation_pairs import find_pairs
 from auvtool.metrics import Overlap
 from auvtool.nnunet_summary import render_summary
 from auvtool.schema import METRICS
+from auvtool.surface_distances import SurfaceMeasures, surface_agreement
 from auvtool.tables import read_table, write_table
 from auvtool.workplace import Workplace
 
@@ -103,6 +105,40 @@ def test_perfect_prediction_has_dice_one_and_metrics_survive_writing(tmp_path):
 def test_threads_change_nothing(pair):
     comparison = find_pairs(pair[1], pair[0])
     assert metrics_rows(evaluate(comparison, workplace=Workplace(2))) == metrics_rows(evaluate(comparison))
+
+
+def test_surfaces_equal_whole_masks_and_leave_out_what_is_ignored(tmp_path):
+    dataset, predictions = make(tmp_path, ignore=True)
+    comparison = find_pairs(predictions, dataset)
+    measures = SurfaceMeasures(hd95=True, nsd_tolerance_mm=0.5)
+    result = evaluate(comparison, surfaces=measures)
+    assert [case.overlaps for case in result.cases] == [case.overlaps for case in evaluate(comparison).cases]
+    for case in result.cases:
+        reference, prediction = (
+            phantoms.sitk.GetArrayFromImage(phantoms.sitk.ReadImage(str(path)))
+            for path in (case.pair.reference, case.pair.prediction)
+        )
+        prediction[reference == 3] = 0
+        for item, found in zip(comparison.classes, case.surfaces, strict=True):
+            masks = [np.isin(label, item.labels) for label in (reference, prediction)]
+            assert found == surface_agreement(*masks, spacing_mm=(1, 1, 1), measures=measures)
+    rows = metrics_rows(result)
+    assert [value is None for value in by_case(rows, "small", "hd95_mm")] == [False, True, True, True, False]
+    assert by_case(rows, "small", "nsd")[1:4] == [None, 0.0, 0.0]
+    means = {row["class"]: row for row in class_means(result)}
+    hd95 = by_case(rows, "small", "hd95_mm")
+    assert means["small"]["hd95_mm"] == pytest.approx((hd95[0] + hd95[4]) / 2)
+    assert means["all"]["nsd"] == pytest.approx((means["large"]["nsd"] + means["small"]["nsd"]) / 2)
+
+
+def test_distances_are_in_mm_along_the_axis_of_the_voxel_size(tmp_path):
+    spacing = (4.0, 2.0, 1.0)
+    dataset = phantoms.write_raw_dataset(tmp_path / "Dataset001_Box", n_cases=3, spacing_mm=spacing)
+    for axis, path in enumerate(sorted((dataset / "labelsTr").iterdir())):
+        moved = np.roll(phantoms.box_label(), 1, axis=axis)
+        phantoms.write_volume(tmp_path / "P" / path.name, moved, spacing_mm=spacing)
+    result = evaluate(find_pairs(tmp_path / "P", dataset), surfaces=SurfaceMeasures(hd95=True))
+    assert [case.surfaces[0].hd95_mm for case in result.cases] == list(spacing)
 
 
 # --- finding what belongs together ---

@@ -318,6 +318,9 @@ def test_names_are_asked_for_with_boxes_too(small: None, checkpoint: Path, datas
     assert ModelOptions.of_record(plan.header.options, weights=checkpoint) == plan.settings.model
     one = plan_of(dataset, checkpoint, tmp_path / "F.h5", prompt=prompt, class_prompts=(("large", ""),))
     assert one.header.channels == ((2, "small"),)
+    recorded = ModelOptions.of_record(one.header.options, weights=checkpoint)
+    again = plan_of(dataset, checkpoint, tmp_path / "F.h5", prompt=prompt, class_prompts=recorded.class_prompts)
+    assert again.header == one.header
 
 
 def test_what_it_does_not_take_is_refused(small: None, checkpoint: Path, dataset: Path, tmp_path: Path) -> None:
@@ -337,6 +340,12 @@ def test_the_size_of_its_maps_is_known(small: None, checkpoint: Path, dataset: P
 def extracted(dataset: Path, checkpoint: Path, output: Path, **settings: object) -> None:
     result = run_extraction(plan_of(dataset, checkpoint, output, **settings))
     assert not result.failures
+
+
+def test_a_class_left_out_is_not_asked_for(small: None, checkpoint: Path, dataset: Path, tmp_path: Path) -> None:
+    extracted(dataset, checkpoint, tmp_path / "F.h5", class_prompts=(("large", ""),))
+    with FeatureFile(tmp_path / "F.h5") as file:
+        assert [case.class_names for case in read_cases(file)] == [("small",)] * 3
 
 
 @pytest.mark.parametrize("settings", [{}, {"prompt": "mask-box"}, {"prompt": "mask-box", "input": "mask"}])

@@ -112,5 +112,15 @@ def test_windows_are_decoded_by_themselves(network) -> None:
     torch.testing.assert_close(both[1, 9], alone[0, 8], rtol=0, atol=1e-3)
 
 
+def test_mixed_precision_is_coarser_and_no_more(network) -> None:
+    volume = random_volume(64, 64, 64)
+    with torch.inference_mode():
+        exact, _ = network(volume, [8, 1])
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            coarse, _ = network(volume, [8, 1])
+    for one, other in zip(coarse[0].float(), exact[0], strict=True):
+        assert torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.97
+
+
 def test_it_is_as_large_as_the_papers(network) -> None:
     assert sum(one.numel() for one in network.parameters()) == pytest.approx(62.6e6, abs=0.05e6)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auvtool.atomic import write_text
+from auvtool.atomic import holds_anything, write_text
 from auvtool.case_extraction import CaseOutcome, ExtractionSettings, inputs_digest
 from auvtool.corruption.kinds import KINDS
 from auvtool.dataset import Case, Dataset
@@ -123,7 +123,7 @@ def claim_folder(plan: DetectPlan) -> None:
                 f"{', '.join(differing)}; name another with -o"
             )
         return
-    if plan.folder.exists() and (not plan.folder.is_dir() or any(plan.folder.iterdir())):
+    if plan.folder.exists() and (not plan.folder.is_dir() or holds_anything(plan.folder)):
         raise UsageError(
             f"{plan.folder}: expected no folder yet, got one that bench detect did not make; name another with -o"
         )
@@ -201,16 +201,18 @@ def extract_features(
     Raises:
         AuvtoolError: see `run_extraction`.
     """
-    result = run_extraction(plan, workplace=workplace, force=True, on_case=on_case)
-    write_manifest(
-        plan.output,
-        command="bench detect",
-        options={**vars(plan.settings), "inputs_sha256": inputs_digest(plan.dataset.cases)},
-        inputs=[plan.dataset.folder],
-        counts={"cases": result.n_cases, "failed": len(result.failures)},
-        model_sha256=plan.header.weights_sha256,
-    )
-    return result
+
+    def write(result: ExtractionResult) -> None:
+        write_manifest(
+            plan.output,
+            command="bench detect",
+            options={**vars(plan.settings), "inputs_sha256": inputs_digest(plan.dataset.cases)},
+            inputs=[plan.dataset.folder],
+            counts={"cases": result.n_cases, "failed": len(result.failures)},
+            model_sha256=plan.header.weights_sha256,
+        )
+
+    return run_extraction(plan, workplace=workplace, force=True, on_case=on_case, on_written=write)
 
 
 def features_are_there(plan: DetectPlan, wanted: ExtractionPlan) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from auvtool.atomic import write_text
+from auvtool.atomic import holds_anything, write_text
 from auvtool.benchmark.downstream_plan import LOSS_OPTIONS, Candidates, Plan, Training, worst_first
 from auvtool.command_chain import Step, run_chains
 from auvtool.dataset import Dataset
@@ -191,10 +191,11 @@ def open_folder(experiment: Experiment, *, force: bool) -> None:
     check_folder(experiment, force=force)
     if marker.is_file() and force:
         shutil.rmtree(folder)
-    for name in FOLDERS:
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    if not marker.is_file():
+    folder.mkdir(exist_ok=True)
+    if not marker.is_file():  # before all else: a folder that holds other files but not this one is not ours
         write_text(marker, json.dumps(record, indent=1, ensure_ascii=False) + "\n", force=False)
+    for name in FOLDERS:
+        (folder / name).mkdir(exist_ok=True)
     write_text(folder / "val_cases.txt", "".join(f"{name}\n" for name in experiment.validation), force=True)
     for training in experiment.plan.trainings:
         keeps = {*training.kept, *experiment.validation}
@@ -217,7 +218,7 @@ def check_folder(experiment: Experiment, *, force: bool) -> None:
                 f"{folder}: expected an experiment with the same plan, got one with other {', '.join(differing)}; "
                 "name another folder, or add --force to start again"
             )
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or holds_anything(folder)):
         raise UsageError(f"{folder}: expected no folder yet, got one that no experiment made; name another with -o")
     if not folder.parent.is_dir():
         raise UsageError(f"{folder}: expected an existing folder {folder.parent}, got none; create it first")

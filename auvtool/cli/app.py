@@ -114,6 +114,17 @@ def _terminate(signal_number: int, frame: FrameType | None) -> None:
     raise SystemExit(ExitCode.TERMINATED)  # unwinds, so temporary files are removed
 
 
+def _interrupt(signal_number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGINT, _end_at_once)
+    raise KeyboardInterrupt
+
+
+def _end_at_once(signal_number: int, frame: FrameType | None) -> None:
+    # A second Ctrl-C, somewhere in the unwinding of the first: what that leaves, the next run removes. Workers see that
+    # their parent has gone.
+    os._exit(ExitCode.INTERRUPTED)
+
+
 def _hold_sigterm() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
@@ -136,6 +147,8 @@ def prepare_process() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if hasattr(signal, "SIGTERM"):
         signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where a shell or nohup has it ignored
+        signal.signal(signal.SIGINT, _interrupt)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(
             before=_hold_sigterm, after_in_parent=_release_sigterm, after_in_child=_end_at_once_on_sigterm

@@ -8,6 +8,7 @@ import typer
 from auvtool import console
 from auvtool.cli.bench_detect import detect
 from auvtool.cli.case_ids import parse_case_ids
+from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import Device, DryRun, Force, names_of, with_common_options
 from auvtool.errors import InputError, UsageError
 
@@ -25,6 +26,7 @@ bench = typer.Typer(
 _SHOWN = ("arm", "ratio", "cases", "dirty left", "dice", "against all", "against random", "recovered")
 
 
+@one_run_at_a_time(lambda options: options["output"])
 def downstream(
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="An nnU-Net raw data set with known dirty cases.")],
     *,

@@ -7,6 +7,7 @@ import typer
 
 from auvtool import console
 from auvtool.cli.case_ids import parse_case_ids
+from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import Cluster, Device, Jobs, MaxMemory, Seed, names_of, workplace_of
 from auvtool.errors import UsageError
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from auvtool.case_extraction import CaseOutcome
 
 
+@one_run_at_a_time(lambda options: options["output"])
 def detect(
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="nnU-Net raw data set, as clean as can be had.")],
     *,

@@ -8,6 +8,7 @@ import typer
 
 from auvtool import console
 from auvtool.atomic import is_stream
+from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import Device, Force, Format, Jobs, MaxMemory, Output, Seed, workplace_of
 from auvtool.errors import UsageError
 from auvtool.schema import SCORES
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _SHOWN = ("rank", "case", "value", "auv", "reason")
 
 
+@one_run_at_a_time(lambda options: _copies_file(options["copies"], options["features"]))
 def calibrate(
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="The data set that the features are of.")],
     features: Annotated[Path, typer.Argument(metavar="F.h5", help="Features file that extract wrote.")],
@@ -68,7 +70,7 @@ def calibrate(
     if not 0.0 < prior < 1.0:
         raise UsageError(f"--prior: expected a share between 0 and 1, got {prior:g}; for example 0.1")
     check_output(output, requested=table_format, force=force)
-    kept = copies or features.with_name(features.stem + ".copies.h5")
+    kept = _copies_file(copies, features)
 
     from auvtool.calibrating import calibrate as learn
     from auvtool.calibrating import extract_copies, plan_copies, settings_of
@@ -100,7 +102,7 @@ def calibrate(
     if kept.is_file() and _holds(kept, plan.header.fingerprint, digest):
         console.info(f"calibrate: {kept} holds the copies")
     else:
-        if kept.is_file() and not force:
+        if kept.is_file() and not (force or plan.is_unfinished):
             raise UsageError(
                 f"{kept}: expected the copies that these options and cases ask for, got others; name another file with "
                 "--copies, or add --force to make them anew"
@@ -112,15 +114,17 @@ def calibrate(
                 if outcome.error is not None:
                     console.detail(str(outcome.error))
 
-            extract_copies(plan, workplace=workplace, on_case=on_case)
-        write_manifest(
-            kept,
-            command="calibrate",
-            options={"inputs_sha256": digest, "seed": seed, "cases": n_cases, "per_case": n_copies},
-            inputs=[dataset],
-            counts={"copies": len(plan.dataset.cases)},
-            model_sha256=header.weights_sha256,
-        )
+            def on_written(_: object) -> None:
+                write_manifest(
+                    kept,
+                    command="calibrate",
+                    options={"inputs_sha256": digest, "seed": seed, "cases": n_cases, "per_case": n_copies},
+                    inputs=[dataset],
+                    counts={"copies": len(plan.dataset.cases)},
+                    model_sha256=header.weights_sha256,
+                )
+
+            extract_copies(plan, workplace=workplace, on_case=on_case, on_written=on_written)
     with FeatureFile(kept) as file:
         made = read_cases(file)
     given = donors(plan.dataset.cases, data.cases)
@@ -141,6 +145,10 @@ def calibrate(
             counts={"cases": len(cases), "copies": found.n_copies},
             model_sha256=header.weights_sha256,
         )
+
+
+def _copies_file(copies: Path | None, features: Path) -> Path:
+    return copies or features.with_name(features.stem + ".copies.h5")
 
 
 def _refuse_other_features(path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from auvtool import console
+from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import DryRun, Force, Jobs, MaxMemory, Seed, workplace_of
 from auvtool.errors import CasesFailed
 
@@ -27,6 +28,7 @@ class Name(StrEnum):
     MSD = "msd"
 
 
+@one_run_at_a_time(lambda options: options["folder"])
 def convert(
     name: Annotated[Name, typer.Argument(metavar="NAME", help="lits, totalsegmentator, word, feta, kits23 or msd.")],
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of the data set as unpacked; it stays as is.")],

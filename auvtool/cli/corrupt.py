@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from auvtool import console
+from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import Cluster, DryRun, Force, Jobs, MaxMemory, Seed, names_of, workplace_of
 from auvtool.errors import CasesFailed
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from auvtool.corrupting import CorruptionPlan, CorruptionResult, SpoiltCase
 
 
+@one_run_at_a_time(lambda options: options["output"])
 def corrupt(
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="nnU-Net raw data set; it stays as it is.")],
     *,
@@ -41,7 +43,8 @@ def corrupt(
     reference in dataset.json, so the source must stay. answer_key.csv in the new data set says which cases are dirty,
     how, and how badly: the Dice of the label with the clean one, the peak signal-to-noise ratio of the image. A kind
     that changes nothing in a case (two classes exchanged where there is one) gives way to another of the kinds. Cases
-    that fail are listed in failures.csv and are not in the new data set (exit 4).
+    that fail are listed in failures.csv and are not in the new data set (exit 4). The same command goes on after a
+    kill.
 
     \b
     Faults of images: gaussian-noise, rician-noise, blur, thick-slices, ghosting, bias-field, spike, motion, gamma,
@@ -111,4 +114,5 @@ def _say_result(plan: "CorruptionPlan", result: "CorruptionResult") -> None:
             f"{len(result.substituted)} cases could not take the kind dealt to them and got another "
             f"({console.some(result.substituted)})"
         )
-    console.info(f"corrupt: {plan.folder}: {n_dirty} of {len(result.key)} cases dirty, as answer_key.csv says")
+    before = f", {result.n_made_before} of them made before" if result.n_made_before else ""
+    console.info(f"corrupt: {plan.folder}: {n_dirty} of {len(result.key)} cases dirty, as answer_key.csv says{before}")

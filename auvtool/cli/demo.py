@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auvtool import console
+from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import Force, Jobs, Seed
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from auvtool.demonstration.session import Findings
 
 
+@one_run_at_a_time(lambda options: options["output"])
 def demo(
     *,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to fill.")] = Path(

@@ -8,6 +8,7 @@ import typer
 from auvtool import console
 from auvtool.atomic import is_stream
 from auvtool.cli.case_ids import parse_case_ids
+from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import (
     Cluster,
     Device,
@@ -30,6 +31,7 @@ ExtractorName: TypeAlias = Literal[
 ]
 
 
+@one_run_at_a_time(lambda options: options["output"])
 def extract(
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="nnU-Net raw data set, or a folder of images.")],
     *,
@@ -89,7 +91,8 @@ def extract(
         typer.Option(
             "--window",
             metavar="LO,HI",
-            help="Intensities that become black and white (medsam2). By default -160,240 for CT, else percentiles.",
+            help="Intensities that become black and white (medsam2, anatomix). By default -160,240 for CT, else "
+            "percentiles; for anatomix the extremes.",
         ),
     ] = None,
     propagate: Annotated[
@@ -218,9 +221,9 @@ def extract(
             force=force,
             on_case=on_case,
             on_worker_died=on_worker_died,
+            on_written=lambda result: _write_manifest(plan, dataset, result.n_cases, len(result.failures)),
         )
     if result.n_cases:
-        _write_manifest(plan, dataset, result.n_cases, len(result.failures))
         console.info(f"extract: {result.n_cases} cases in {output}")
     if result.failures:
         console.print_table(result.failures, ("case", "step", "error"), to_stderr=True)

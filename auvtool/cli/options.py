@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auvtool import console
+from auvtool.atomic import refuse_existing
 from auvtool.cli.configuration import CONFIG_VARIABLE, set_defaults
 from auvtool.errors import UsageError
 
@@ -103,8 +104,22 @@ def check_plot_option(plot: Path, output: Path, *, force: bool) -> None:
     from auvtool.plots import check_plot
 
     check_plot(plot, force=force)
-    if plot.absolute() == output.absolute():
-        raise UsageError(f"--plot: expected another file than -o, got {plot} twice; name two files")
+    _check_two_files(plot, "--plot", output)
+
+
+def check_second_output(path: Path, option: str, output: Path, *, force: bool) -> None:
+    """Refuse a second output that cannot be written, or that -o would replace.
+
+    Raises:
+        UsageError: see above.
+    """
+    refuse_existing(path, force=force)
+    _check_two_files(path, option, output)
+
+
+def _check_two_files(path: Path, option: str, output: Path) -> None:
+    if path.absolute() == output.absolute():
+        raise UsageError(f"{option}: expected another file than -o, got {path} twice; name two files")
 
 
 def _set_quiet(value: bool) -> bool:

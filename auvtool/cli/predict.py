@@ -8,6 +8,7 @@ import typer
 
 from auvtool import console
 from auvtool.cli.case_ids import parse_case_ids
+from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import Device, DryRun, Force, KeepGoing, TrustCheckpoint
 from auvtool.errors import CasesFailed, InputError, UsageError
 from auvtool.tables import STANDARD_STREAM
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from auvtool.schema import Row
 
 
+@one_run_at_a_time(lambda options: options["output"])
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Results folder of `train`, or of nnU-Net.")],
     images: Annotated[

@@ -10,6 +10,7 @@ import typer
 
 from auvtool import console
 from auvtool.cli.case_ids import parse_case_ids
+from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import Device, DryRun, Force, Jobs, Seed
 from auvtool.errors import CasesFailed, InputError, UsageError
 
@@ -50,6 +51,7 @@ class Amp(StrEnum):
     OFF = "off"
 
 
+@one_run_at_a_time(lambda options: options["output"])
 def train(
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="An nnU-Net raw data set; its scans stay there.")],
     *,

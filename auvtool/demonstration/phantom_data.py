@@ -1,7 +1,6 @@
 """A small nnU-Net raw data set of CT-like phantoms with known dirty cases, and its answer key."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,7 +116,8 @@ def write_phantom_dataset(folder: Path, *, plan: DataPlan, on_case: Callable[[st
     """
     if plan.n_training - plan.n_validation <= len(FAULTS):
         raise ValueError(f"{plan.n_training} training cases cannot hold {len(FAULTS)} dirty ones and a clean one")
-    temporary = folder / f".tmp-{os.getpid()}-{DATASET_NAME}"
+    temporary = folder / f".{DATASET_NAME}.parts"
+    shutil.rmtree(temporary, ignore_errors=True)  # of a demo that was killed
     try:
         key = _write_cases(temporary, plan, on_case)
         # nnU-Net's fold 0: auvtool train takes the split file of a raw data set over.

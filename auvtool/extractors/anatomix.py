@@ -18,7 +18,7 @@ from torch import nn
 
 from auvtool.arrays import Volume
 from auvtool.checkpoint import load_strictly, read_weights
-from auvtool.device import torch_device
+from auvtool.device import to_device, torch_device
 from auvtool.extractors import Agreement, DecodedChannel, ModelInput
 from auvtool.extractors.encoder_features import EncoderFeatures
 from auvtool.extractors.facts import EXTRACTORS
@@ -130,7 +130,7 @@ class Anatomix:
             return decoded
 
         maps = stitch(
-            torch.from_numpy(scaled(case.image, self.window))[None].to(self.device),
+            to_device(scaled(case.image, self.window)[None], self.device),
             predict,
             n_maps=_FACTS.n_features,
             window=_WINDOW,

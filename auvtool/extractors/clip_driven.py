@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float
 
 from auvtool.arrays import LabelMap
 from auvtool.checkpoint import load_strictly, read_weights
-from auvtool.device import torch_device
+from auvtool.device import to_device, torch_device
 from auvtool.errors import InputError, UsageError
 from auvtool.extractors import Agreement, DecodedChannel, ModelInput, absent_channel
 from auvtool.extractors.clip_driven_organs import ORGANS
@@ -156,7 +156,7 @@ class ClipDriven:
             return decoded
 
         maps = stitch(
-            torch.from_numpy(np.ascontiguousarray(volume))[None].to(self.device),
+            to_device(volume[None], self.device),
             predict,
             n_maps=_FACTS.n_features + len(organs),
             window=_WINDOW,

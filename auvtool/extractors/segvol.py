@@ -70,7 +70,7 @@ def text_tokens(class_prompts: tuple[tuple[str, str], ...]) -> dict[str, list[in
         InputError: the package of CLIP's vocabulary is missing.
     """
     tokens_of = ClipTokens()
-    texts = {name: tokens_of(f"A computerized tomography of a {prompt}.") for name, prompt in class_prompts}
+    texts = {name: tokens_of(f"A computerized tomography of a {prompt}.") for name, prompt in class_prompts if prompt}
     for name, tokens in texts.items():
         if len(tokens) > _SIZES.n_text_tokens:
             raise UsageError(

@@ -8,8 +8,10 @@ from functools import partial as partial_function
 from pathlib import Path
 from typing import Any
 
+from auvtool.atomic import atomic_path
 from auvtool.dataset import Case, CaseProblem, Dataset
 from auvtool.errors import InputError, one_line
+from auvtool.json_text import parse_json
 from auvtool.training.captured_output import captured_output
 from auvtool.training.plans import read_plans
 from auvtool.training.workspace import Workspace, leave_out, nnunet_dataset_json, refer_to_dataset
@@ -17,6 +19,7 @@ from auvtool.volume import read_case
 from auvtool.worker_pool import WorkerDied, run_in_workers
 
 DEFAULT_PLANS = "nnUNetPlans"
+_PARTIAL = ".auvtool-"  # begin of the name of a hidden folder, in which cases are preprocessed
 _CASE_ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")  # the last one completes a case
 
 
@@ -62,6 +65,7 @@ def prepare(
         InputError: no case is left, no such plans or configuration, or nnU-Net fails and no case explains it.
     """
     problems = refer_to_dataset(workspace, dataset)
+    _remove_half_written(workspace, plans_name)
     usable = _without(dataset, problems)
     with workspace.environment(), captured_output(workspace.log):
         if not (workspace.dataset_folder / "dataset_fingerprint.json").is_file():
@@ -93,6 +97,28 @@ def prepare(
             dataset.folder, expected="a case that can be preprocessed", found=problems[0].error, cure="check the files"
         )
     return Prepared(plans, nnunet_dataset_json(dataset), tuple(case.case_id for case in usable.cases), problems)
+
+
+def _remove_half_written(workspace: Workspace, plans_name: str) -> None:
+    """Remove what a killed run left in the middle: nnU-Net writes its JSON files in place and takes what is there.
+
+    The workspace is locked. In folders of the user's own nnU-Net only what is ours is removed.
+    """
+    for partial in workspace.dataset_folder.glob(f"{_PARTIAL}*"):
+        shutil.rmtree(partial)
+    if workspace.is_own:
+        for name in ("dataset_fingerprint.json", f"{plans_name}.json"):
+            path = workspace.dataset_folder / name
+            if path.is_file() and not _is_json(path):
+                path.unlink()
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        parse_json(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return True
 
 
 def _without(dataset: Dataset, problems: Sequence[CaseProblem]) -> Dataset:
@@ -197,7 +223,7 @@ def _preprocess(
         return ()
     say(f"nnU-Net: preprocessing of {len(missing)} cases for {configuration}")
     # Not inside `folder`, of which nnU-Net expects nothing but cases; on its disk, to be renamed.
-    with tempfile.TemporaryDirectory(prefix=".auvtool-", dir=workspace.dataset_folder) as partial:
+    with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=workspace.dataset_folder) as partial:
         preprocess = partial_function(
             _preprocess_case,
             folder=folder,
@@ -232,4 +258,5 @@ def _copy_reference(case: Case, folder: Path, file_ending: str) -> None:
     folder.mkdir(exist_ok=True)
     target = folder / f"{case.case_id}{file_ending}"
     if case.label is not None and (not target.is_file() or target.stat().st_mtime_ns < case.label.stat().st_mtime_ns):
-        shutil.copy2(case.label, target)
+        with atomic_path(target, force=True) as temporary:
+            shutil.copy2(case.label, temporary)

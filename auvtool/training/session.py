@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from auvtool.atomic import write_text
+from auvtool.atomic import as_output_error, holds_anything, write_text
 from auvtool.backbones import BACKBONES, require_package, require_scan
 from auvtool.dataset import CaseProblem, Dataset
 from auvtool.device import torch_device
@@ -260,7 +260,7 @@ def _check_record(request: Request) -> None:
     if request.force or not request.run.is_dir():
         return
     if not path.is_file():
-        if any(request.run.iterdir()):
+        if holds_anything(request.run):
             raise UsageError(
                 f"{request.run}: expected a new folder or a run of auvtool, got another; name a new folder"
             )
@@ -304,6 +304,9 @@ def _open_run(request: Request, fold: Fold) -> None:
             f"{request.run}: expected fold {fold.number} as it was, got other cases; "
             "name another folder, or add --force to start again"
         )
-    (request.run / f"fold_{fold.number}").mkdir(parents=True, exist_ok=True)
     record = {**_record(request), "folds": {**folds, str(fold.number): split}}
-    write_text(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n", force=True)
+    with as_output_error(request.run):
+        request.run.mkdir(parents=True, exist_ok=True)
+        # Before all else: a folder that holds other files but not this one is not ours.
+        write_text(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n", force=True)
+        (request.run / f"fold_{fold.number}").mkdir(exist_ok=True)

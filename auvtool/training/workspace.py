@@ -6,12 +6,12 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from auvtool.atomic import write_text
+from auvtool.atomic import as_output_error, holds_anything, write_text
 from auvtool.dataset import Case, CaseProblem, Dataset
 from auvtool.errors import InputError, UsageError
 from auvtool.json_text import parse_json
@@ -86,7 +86,8 @@ class Workspace:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Only one process at a time plans, preprocesses and appends folds; ends with the process that holds it."""
-        self.preprocessed.mkdir(parents=True, exist_ok=True)
+        with as_output_error(self.preprocessed):
+            self.preprocessed.mkdir(parents=True, exist_ok=True)
         # Beside the folder, which may be removed and made again.
         with (self.preprocessed / f".{self.dataset_name}.lock").open("a") as file:
             try:
@@ -94,7 +95,8 @@ class Workspace:
             except ImportError:  # Windows has none: there, do not start two runs at once in a new workspace
                 yield
                 return
-            fcntl.flock(file, fcntl.LOCK_EX)
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
 
@@ -170,7 +172,7 @@ def refer_to_dataset(workspace: Workspace, dataset: Dataset) -> tuple[CaseProble
     if record is not None and record["sha256"] == _source_digest(dataset):
         problems = tuple(CaseProblem(case_id, error) for case_id, error in record["left_out"].items())
     elif workspace.dataset_folder.exists():
-        if record is None and any(workspace.dataset_folder.iterdir()):
+        if record is None and holds_anything(workspace.dataset_folder):
             raise UsageError(
                 f"{workspace.dataset_folder}: expected a folder of auvtool, got another; name another --workspace"
             )
