@@ -33,6 +33,7 @@ from auvtool.quantifiers import CALIBRATED
 from auvtool.schema import Row
 from auvtool.score_options import score_options
 from auvtool.scoring import score_cases
+from auvtool.workplace import Workplace
 
 _LEAST_CASES = 6
 _LEAST_COPIES = 12
@@ -136,7 +137,7 @@ def plan_copies(
 def extract_copies(
     plan: ExtractionPlan,
     *,
-    jobs: int,
+    workplace: Workplace,
     on_case: Callable[[CaseOutcome], None],
     on_written: Callable[[ExtractionResult], None],
 ) -> None:
@@ -145,7 +146,7 @@ def extract_copies(
     Raises:
         AuvtoolError: see `run_extraction`.
     """
-    run_extraction(plan, jobs=jobs, force=True, on_case=on_case, on_written=on_written)
+    run_extraction(plan, workplace=workplace, force=True, on_case=on_case, on_written=on_written)
     remove_folder(plan.parts)  # kept for failed cases, which would fail again
 
 

@@ -18,25 +18,26 @@ from auvtool.checks.sides import left_right
 from auvtool.dataset import Case, Dataset
 from auvtool.schema import Row
 from auvtool.visible_text import visible
-from auvtool.worker_pool import WorkerDied, run_in_workers
+from auvtool.worker_pool import WorkerDied
+from auvtool.workplace import HERE, Workplace
 
 
 def check_dataset(
     dataset: Dataset | Finding,
     *,
     codes: frozenset[str],
-    jobs: int = 1,
+    workplace: Workplace = HERE,
     on_case: Callable[[str], None] = lambda case_id: None,
     on_worker_died: Callable[[list[str]], None] = lambda case_ids: None,
 ) -> Generator[Finding, None, None]:
     """What is wrong with a data set, as it is found: files, then case by case in their order, then the cases together.
 
-    The order does not depend on `jobs`.
+    The order does not depend on where the work is done.
 
     Args:
         dataset: from `auvtool.checks.files.survey`.
         codes: rules that are looked for.
-        jobs: worker processes; 1 works in this one.
+        workplace: where, and how many cases at once.
         on_case: told of each case as it ends.
         on_worker_died: told which cases were in work when the system killed a worker.
     """
@@ -45,7 +46,7 @@ def check_dataset(
         return
     yield from _chosen(file_findings(dataset), codes)
     facts: list[CaseFacts] = []
-    with closing(_in_order(dataset, codes, jobs, on_case, on_worker_died)) as results:
+    with closing(_in_order(dataset, codes, workplace, on_case, on_worker_died)) as results:
         for case in results:
             yield from _chosen(case.findings, codes)
             facts.append(replace(case, findings=()))
@@ -91,20 +92,13 @@ def _chosen(findings: Iterator[Finding] | Sequence[Finding], codes: frozenset[st
 def _in_order(
     dataset: Dataset,
     codes: frozenset[str],
-    jobs: int,
+    workplace: Workplace,
     on_case: Callable[[str], None],
     on_worker_died: Callable[[list[str]], None],
 ) -> Generator[CaseFacts, None, None]:
     """The facts of each case in the order of the cases, each as soon as those before it are there."""
-    # A worker needs what the cases mean, not the list of them.
-    work = partial(check_case, dataset=replace(dataset, cases=(), problems=()), codes=codes)
+    work = partial(check_case, dataset=dataset.without_cases(), codes=codes)
     cases = dataset.cases
-    if jobs == 1 or len(cases) < 2:
-        for case in cases:
-            facts = work(case)
-            on_case(case.case_id)
-            yield facts
-        return
 
     def died(lost: list[Case]) -> None:
         on_worker_died([case.case_id for case in lost])
@@ -112,7 +106,7 @@ def _in_order(
     early: dict[str, CaseFacts] = {}
     waiting = iter(cases)
     expected = next(waiting)
-    with closing(run_in_workers(work, cases, jobs=min(jobs, len(cases)), on_worker_died=died)) as results:
+    with closing(workplace.results(work, cases, on_worker_died=died, size=Case.image_bytes)) as results:
         for case, result in results:
             early[case.case_id] = _killed(case) if isinstance(result, WorkerDied) else result
             on_case(case.case_id)

@@ -25,7 +25,8 @@ from auvtool.errors import AuvtoolError, InputError, OutputError, one_line
 from auvtool.manifest import write_manifest
 from auvtool.schema import FAILURES, QUIRKS, Row
 from auvtool.tables import write_table
-from auvtool.worker_pool import WorkerDied, run_in_workers
+from auvtool.worker_pool import WorkerDied
+from auvtool.workplace import HERE, Workplace
 
 FAILURES_NAME = "failures.csv"
 QUIRKS_NAME = "quirks.csv"
@@ -58,7 +59,7 @@ def write_converted_dataset(
     plan: ConversionPlan,
     *,
     options: Mapping[str, object],
-    jobs: int = 1,
+    workplace: Workplace = HERE,
     on_case: Callable[[str], None] = lambda case_id: None,
     on_worker_died: Callable[[list[str]], None] = lambda case_ids: None,
 ) -> ConversionResult:
@@ -71,7 +72,7 @@ def write_converted_dataset(
     Args:
         plan: from `plan_conversion`.
         options: for the manifest.
-        jobs: worker processes; 1 works in this one.
+        workplace: where, and how many cases at once.
         on_case: told of each case as it ends, those made before among them.
         on_worker_died: told which cases were in work when the system killed a worker.
 
@@ -94,7 +95,7 @@ def write_converted_dataset(
     outcomes = [CaseOutcome(case_id, made) for case_id, made in finished.items()]
     waiting = [(item, prints[item.source.case_id]) for item in plan.cases if item.source.case_id not in finished]
     work = partial(_make_case, target=target)
-    with closing(_outcomes(work, waiting, jobs, on_worker_died)) as results:
+    with closing(_outcomes(work, waiting, workplace, on_worker_died)) as results:
         for outcome in results:
             if outcome.error is not None and outcome.fatal:
                 raise outcome.error
@@ -151,17 +152,14 @@ def _make_case(work: CaseWork, *, target: CaseTarget) -> CaseOutcome:
 def _outcomes(
     work: Callable[[CaseWork], CaseOutcome],
     items: Sequence[CaseWork],
-    jobs: int,
+    workplace: Workplace,
     on_worker_died: Callable[[list[str]], None],
 ) -> Generator[CaseOutcome, None, None]:
-    if jobs == 1 or len(items) < 2:
-        yield from map(work, items)
-        return
 
     def died(lost: list[CaseWork]) -> None:
         on_worker_died([item.source.case_id for item, _ in lost])
 
-    with closing(run_in_workers(work, items, jobs=min(jobs, len(items)), on_worker_died=died)) as results:
+    with closing(workplace.results(work, items, on_worker_died=died)) as results:
         for (item, _), result in results:
             if isinstance(result, WorkerDied):
                 case_id = item.source.case_id

@@ -24,7 +24,8 @@ from auvtool.schema import ANSWER_KEY, FAILURES, Row
 from auvtool.tables import write_table
 from auvtool.volume import CaseVolume, read_case
 from auvtool.volume_writing import file_ending, write_like
-from auvtool.worker_pool import WorkerDied, run_in_workers
+from auvtool.worker_pool import WorkerDied
+from auvtool.workplace import HERE, Workplace
 
 LevelChoice: TypeAlias = Level | Literal["mixed"]
 
@@ -134,7 +135,9 @@ def plan_corruption(
             levels = KINDS[candidate].levels
             turn = n_dealt[kind] if candidate == kind else int(generator.integers(len(levels)))
             drawn = levels[order[candidate][turn % len(levels)]]
-            faults.append(Fault(candidate, _level(level, levels, drawn), seed, _donor(candidate, case, labelled, seed)))
+            faults.append(
+                Fault(candidate, _level(level, levels, drawn), seed, _donor(candidate, int(position), labelled, seed))
+            )
         n_dealt[kind] += 1
         dirty.append(DirtyCase(case, tuple(faults)))
     spoilt = {item.case.case_id for item in dirty}
@@ -152,7 +155,7 @@ def write_corrupt_dataset(
     plan: CorruptionPlan,
     *,
     options: Mapping[str, object],
-    jobs: int = 1,
+    workplace: Workplace = HERE,
     on_case: Callable[[SpoiltCase], None] = lambda outcome: None,
     on_worker_died: Callable[[list[str]], None] = lambda case_ids: None,
 ) -> CorruptionResult:
@@ -164,7 +167,7 @@ def write_corrupt_dataset(
     Args:
         plan: from `plan_corruption`.
         options: for the manifest.
-        jobs: worker processes; 1 works in this one.
+        workplace: where, and how many cases at once.
         on_case: told of each dirty case as it ends.
         on_worker_died: told which cases were in work when the system killed a worker.
 
@@ -184,7 +187,7 @@ def write_corrupt_dataset(
     for outcome in spoilt:
         on_case(outcome)
     waiting = [item for item in plan.dirty if item.case.case_id not in finished]
-    with closing(_outcomes(plan, waiting, jobs, on_worker_died)) as outcomes:
+    with closing(_outcomes(plan, waiting, workplace, on_worker_died)) as outcomes:
         for outcome in outcomes:
             if outcome.error is not None and outcome.fatal:
                 raise outcome.error
@@ -242,11 +245,10 @@ def _level(asked: LevelChoice, levels: tuple[Level, ...], drawn: Level) -> Level
     return asked
 
 
-def _donor(kind: str, case: Case, source: Dataset, seed: int) -> Path | None:
-    """The label of another case, for the kind that puts one in."""
+def _donor(kind: str, position: int, source: Dataset, seed: int) -> Path | None:
+    """The label of another case than that at `position`, for the kind that puts one in."""
     if kind != "other-label" or len(source.cases) < 2:
         return None
-    position = source.cases.index(case)
     step = int(np.random.default_rng([seed, position]).integers(1, len(source.cases)))
     return source.cases[(position + step) % len(source.cases)].label
 
@@ -264,19 +266,23 @@ def _check_replaceable(folder: Path, source: Dataset, *, force: bool) -> None:
 
 
 def _outcomes(
-    plan: CorruptionPlan, items: Sequence[DirtyCase], jobs: int, on_worker_died: Callable[[list[str]], None]
+    plan: CorruptionPlan,
+    items: Sequence[DirtyCase],
+    workplace: Workplace,
+    on_worker_died: Callable[[list[str]], None],
 ) -> Generator[SpoiltCase, None, None]:
-    # A worker needs what the cases mean, not the list of them.
-    light = replace(plan, source=replace(plan.source, cases=(), problems=()), clean=(), dirty=(), problems=())
-    work = partial(spoil_case, plan=light, parts=parts_of(plan.folder))
-    if jobs == 1 or len(items) < 2:
-        yield from map(work, items)
-        return
+    parts = parts_of(plan.folder)
+    light = replace(plan, source=plan.source.without_cases(), clean=(), dirty=(), problems=())
+    work = partial(spoil_case, plan=light, parts=parts)
 
     def died(lost: list[DirtyCase]) -> None:
         on_worker_died([item.case.case_id for item in lost])
 
-    with closing(run_in_workers(work, items, jobs=min(jobs, len(items)), on_worker_died=died)) as results:
+    with closing(
+        workplace.results(
+            work, items, on_worker_died=died, size=lambda item: item.case.image_bytes(), shared=parts.folder
+        )
+    ) as results:
         for item, result in results:
             if isinstance(result, WorkerDied):
                 error = _not_spoilt(item.case.case_id, "its worker process was killed; is memory short?")

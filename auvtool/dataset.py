@@ -56,6 +56,10 @@ class Case:
     label: Path | None
     fault: Fault | None = None
 
+    def image_bytes(self) -> int:
+        """Size of its image files: the case that takes most memory is mostly the largest."""
+        return sum(path.stat().st_size for path in self.images if path.is_file())
+
 
 # A name without a channel number, or with an id that no file name can hold; channel files that are not there; a broken
 # entry of the map `dataset`; a file that it names and that is not there; no label; a label that cannot be read.
@@ -103,6 +107,11 @@ class Dataset:
         """Every value that a label map may hold: background, classes, ignore label."""
         values = {0, *(value for semantic_class in self.classes for value in semantic_class.labels)}
         return frozenset(values if self.ignore_label is None else values | {self.ignore_label})
+
+    def without_cases(self) -> "Dataset":
+        """What a worker needs beside its case: what the cases mean, and no list of them, in dataset.json neither."""
+        raw = {key: value for key, value in self.raw.items() if key != "dataset"}
+        return replace(self, cases=(), problems=(), raw=raw)
 
 
 def open_dataset(folder: Path, *, labels: Path | None = None) -> Dataset:

@@ -60,6 +60,12 @@ class OutputError(AuvtoolError):
     exit_code = ExitCode.UNEXPECTED
 
 
+class ClusterError(AuvtoolError):
+    """A cluster cannot be reached, is lost, or has workers that cannot do the work."""
+
+    exit_code = ExitCode.UNEXPECTED
+
+
 class CasesFailed(AuvtoolError):
     """The run finished, but some cases did not."""
 

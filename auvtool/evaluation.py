@@ -2,7 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import TypeAlias
 
 import nibabel.orientations
@@ -16,6 +19,8 @@ from auvtool.schema import ALL_CLASSES, Row
 from auvtool.surface_distances import NO_SURFACES, SurfaceAgreement, SurfaceMeasures, surface_agreement
 from auvtool.volume import whole_numbers
 from auvtool.volume_file import FileGrid, FileVolume, read_volume_file, spacing_of
+from auvtool.worker_pool import WorkerDied
+from auvtool.workplace import HERE, Workplace
 
 Measures: TypeAlias = dict[str, float | None]
 
@@ -46,7 +51,7 @@ def evaluate(
     comparison: Comparison,
     *,
     surfaces: SurfaceMeasures = NO_SURFACES,
-    jobs: int = 1,
+    workplace: Workplace = HERE,
     keep_going: bool = True,
     on_case: Callable[[str], None] = lambda case_id: None,
 ) -> Evaluation:
@@ -55,7 +60,7 @@ def evaluate(
     Args:
         comparison: see `find_pairs`.
         surfaces: what to measure of surfaces, for which both maps are in memory at once.
-        jobs: cases read at once, on threads (reading and counting leave the interpreter's lock).
+        workplace: its jobs are threads (reading and counting leave the interpreter's lock).
         keep_going: otherwise the first bad case is raised.
         on_case: called with the case id of each finished or failed case.
 
@@ -63,7 +68,7 @@ def evaluate(
         InputError: a case is bad and `keep_going` is off.
     """
     result = Evaluation(comparison, surfaces)
-    for pair, outcome in zip(comparison.pairs, _outcomes(comparison, surfaces, jobs), strict=True):
+    for pair, outcome in zip(comparison.pairs, _outcomes(comparison, surfaces, workplace), strict=True):
         on_case(pair.case_id)
         if isinstance(outcome, CaseOverlap):
             result.cases.append(outcome)
@@ -74,21 +79,52 @@ def evaluate(
     return result
 
 
-def _outcomes(comparison: Comparison, surfaces: SurfaceMeasures, jobs: int) -> Iterator[CaseOverlap | InputError]:
-    def attempt(pair: Pair) -> CaseOverlap | InputError:
-        try:
-            return compare_case(pair, comparison, surfaces=surfaces)
-        except InputError as error:
-            return error
+def _attempt(pair: Pair, *, comparison: Comparison, surfaces: SurfaceMeasures) -> CaseOverlap | InputError:
+    try:
+        return compare_case(pair, comparison, surfaces=surfaces)
+    except InputError as error:
+        return error
 
-    if jobs == 1:
+
+def _outcomes(
+    comparison: Comparison, surfaces: SurfaceMeasures, workplace: Workplace
+) -> Iterator[CaseOverlap | InputError]:
+    attempt = partial(_attempt, comparison=replace(comparison, pairs=(), missing=(), extra=()), surfaces=surfaces)
+    if workplace.cluster is not None:
+        yield from _outcomes_on_cluster(attempt, comparison.pairs, workplace)
+        return
+    if workplace.jobs == 1:
         yield from map(attempt, comparison.pairs)
         return
-    with ThreadPoolExecutor(jobs) as pool:
+    with ThreadPoolExecutor(workplace.jobs) as pool:
         try:
             yield from pool.map(attempt, comparison.pairs)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _outcomes_on_cluster(
+    attempt: Callable[[Pair], CaseOverlap | InputError], pairs: Sequence[Pair], workplace: Workplace
+) -> Iterator[CaseOverlap | InputError]:
+    """In the order of the pairs, each as soon as those before it are there."""
+    early: dict[str, CaseOverlap | InputError] = {}
+    order = iter(pairs)
+    expected = next(order)
+    with closing(workplace.results(attempt, pairs, on_worker_died=lambda lost: None)) as results:
+        for pair, result in results:
+            early[pair.case_id] = _killed(pair) if isinstance(result, WorkerDied) else result
+            while expected.case_id in early:
+                yield early.pop(expected.case_id)
+                expected = next(order, Pair("", Path(), Path()))
+
+
+def _killed(pair: Pair) -> InputError:
+    return InputError(
+        pair.case_id,
+        expected="a case that can be compared",
+        found="its worker process killed",
+        cure="is memory short? use larger workers",
+    )
 
 
 def compare_case(pair: Pair, comparison: Comparison, *, surfaces: SurfaceMeasures = NO_SURFACES) -> CaseOverlap:

@@ -84,10 +84,12 @@ def evidence_of(cases: Sequence[CaseFeatures]) -> Evidence:
     Raises:
         ValueError: a spectrum is not one, or the file holds maps only.
     """
-    rows = [list(_items(case)) for case in cases]
-    names = [item.name for item in rows[0]]
-    items = np.array([[item.values for item in row] for row in rows], dtype=np.float64)
-    of_size = np.flatnonzero([item.of_size for item in rows[0]])
+    first = list(_items(cases[0]))
+    names = [item.name for item in first]
+    items = np.empty((len(cases), len(first), len(first[0].values)))
+    for row, case in zip(items, cases, strict=True):  # no list of all: it would be larger than the features
+        row[:] = [item.values for item in _items(case)]
+    of_size = np.flatnonzero([item.of_size for item in first])
     presence = np.array([[status != "absent" for status in case.status] for case in cases])
     absence = np.where(presence, 0.0, 1.0)
     items = np.concatenate([items, absence[:, None]], axis=1)
@@ -114,7 +116,7 @@ def evidence_of(cases: Sequence[CaseFeatures]) -> Evidence:
         sizes=np.stack([np.where(presence, volume, np.nan), np.where(presence, depth, np.nan)], axis=2),
         of_size=of_size,
         of_case=np.array(
-            [*(item.of_case for item in rows[0]), False, *(block in _BLOCKS_OF_CASE for block in blocks)], dtype=bool
+            [*(item.of_case for item in first), False, *(block in _BLOCKS_OF_CASE for block in blocks)], dtype=bool
         ),
     )
 

@@ -16,7 +16,8 @@ from auvtool.extraction_plan import ExtractionPlan, check_space
 from auvtool.feature_writer import assemble
 from auvtool.schema import FAILURES, Row
 from auvtool.tables import write_table
-from auvtool.worker_pool import WorkerDied, run_in_workers
+from auvtool.worker_pool import WorkerDied
+from auvtool.workplace import HERE, Workplace
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def failures_path(output: Path) -> Path:
 def run_extraction(
     plan: ExtractionPlan,
     *,
-    jobs: int = 1,
+    workplace: Workplace = HERE,
     keep_going: bool = True,
     force: bool = False,
     on_case: Callable[[CaseOutcome], None] = lambda outcome: None,
@@ -50,7 +51,7 @@ def run_extraction(
 
     Args:
         plan: from `plan_extraction`.
-        jobs: worker processes; 1 works in this one.
+        workplace: where, and how many cases at once.
         keep_going: go on after a failed case.
         force: replace an existing output.
         on_case: told of each case as it ends.
@@ -72,7 +73,7 @@ def run_extraction(
             found=f"'{plan.problems[0].error}'",
             cure="leave it out, or run with --keep-going",
         )
-    with closing(_outcomes(plan, jobs, on_worker_died)) as outcomes:
+    with closing(_outcomes(plan, workplace, on_worker_died)) as outcomes:
         for outcome in outcomes:
             if outcome.error is not None:
                 if outcome.fatal or not keep_going:
@@ -108,17 +109,19 @@ def _remove_shards(plan: ExtractionPlan) -> None:
 
 
 def _outcomes(
-    plan: ExtractionPlan, jobs: int, on_worker_died: Callable[[list[str]], None]
+    plan: ExtractionPlan, workplace: Workplace, on_worker_died: Callable[[list[str]], None]
 ) -> Generator[CaseOutcome, None, None]:
     waiting, work = plan.waiting(), partial(work_on_case, task=plan.task)
-    if jobs == 1 or len(waiting) < 2:
+    if workplace.is_here(len(waiting)):
         yield from _one_after_the_other(waiting, plan.task)
         return
 
     def died(cases: list[Case]) -> None:
         on_worker_died([case.case_id for case in cases])
 
-    with closing(run_in_workers(work, waiting, jobs=min(jobs, len(waiting)), on_worker_died=died)) as results:
+    with closing(
+        workplace.results(work, waiting, on_worker_died=died, size=Case.image_bytes, shared=plan.parts)
+    ) as results:
         for case, result in results:
             if isinstance(result, WorkerDied):
                 reason, cure = "its worker process was killed", "is memory short? use fewer --jobs"

@@ -51,8 +51,7 @@ class ExtractionPlan:
     @property
     def task(self) -> CaseTask:
         """What a worker needs beside its case."""
-        dataset = replace(self.dataset, cases=(), problems=())
-        return CaseTask(dataset, self.settings, self.header, self.facts.n_features, self.parts)
+        return CaseTask(self.dataset.without_cases(), self.settings, self.header, self.facts.n_features, self.parts)
 
     def waiting(self) -> list[Case]:
         """Cases still to be extracted."""
@@ -257,11 +256,12 @@ def _selected(
     dataset: Dataset, problems: tuple[CaseProblem, ...], case_ids: Sequence[str], shard: tuple[int, int]
 ) -> tuple[Dataset, tuple[CaseProblem, ...]]:
     everything = sorted({case.case_id for case in dataset.cases} | {problem.case_id for problem in problems})
-    unknown = sorted(set(case_ids) - set(everything))
+    named = set(case_ids)
+    unknown = sorted(named - set(everything))
     if unknown:
         raise UsageError(f"--cases: expected case ids of {dataset.folder}, got {', '.join(unknown)}; check them")
     index, count = shard
-    chosen = set([case_id for case_id in everything if not case_ids or case_id in case_ids][index - 1 :: count])
+    chosen = set([case_id for case_id in everything if not named or case_id in named][index - 1 :: count])
     if not chosen:
         raise UsageError(f"--shard: expected at most as many shards as cases, got {index}/{count}; use fewer")
     cases = tuple(case for case in dataset.cases if case.case_id in chosen)

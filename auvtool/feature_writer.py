@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import h5py
 import numpy as np
@@ -21,6 +21,7 @@ from auvtool.schema import FEATURES_NAME, FEATURES_VERSION
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+_MOST_OPEN = 100  # files at once
 _MAP_CHUNK_VALUES = 1 << 20  # 4 MiB of float32
 
 
@@ -115,9 +116,36 @@ def assemble(sources: Mapping[str, Path], output: Path, header: FeatureHeader, *
     """
     with _new_file(output, header, force=force) as file:
         cases = file.create_group("cases")
-        for case_id in sorted(sources):
-            with FeatureFile(sources[case_id]) as source:
-                source.copy_case(case_id, cases)
+        with _OpenFiles() as opened:
+            for case_id in sorted(sources):
+                opened.get(sources[case_id]).copy_case(case_id, cases)
+
+
+class _OpenFiles:
+    """Feature files that cases are taken from by turns; opening one lists all its cases, so the last ones stay open."""
+
+    def __init__(self) -> None:
+        self._files: dict[Path, FeatureFile] = {}  # the one used last stands last
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        while self._files:
+            self._close_first()
+
+    def get(self, path: Path) -> FeatureFile:
+        if path in self._files:
+            file = self._files.pop(path)
+        else:
+            if len(self._files) == _MOST_OPEN:
+                self._close_first()
+            file = FeatureFile(path)
+        self._files[path] = file
+        return file
+
+    def _close_first(self) -> None:
+        self._files.pop(next(iter(self._files))).close()
 
 
 class _Disk(io.FileIO):

@@ -26,6 +26,7 @@ from auvtool.checks import RULES, Finding, chosen_codes
 from auvtool.checks.files import survey
 from auvtool.checks.sides import pairs_of_sides
 from auvtool.errors import InputError, UsageError
+from auvtool.workplace import Workplace
 
 
 def check(folder: Path, **options: object) -> list[Finding]:
@@ -438,7 +439,7 @@ def test_workers_change_nothing(folder: Path) -> None:
     truncate(label_path(folder, "case_06"))
     alone = check(folder)
     assert len(alone) == 3
-    assert check(folder, jobs=2) == alone
+    assert check(folder, workplace=Workplace(2)) == alone
 
 
 def test_findings_come_before_the_last_case_is_read(folder: Path) -> None:

@@ -31,6 +31,7 @@ from auvtool.inspection import describe_file
 from auvtool.schema import FAILURES, QUIRKS
 from auvtool.tables import read_table
 from auvtool.volume import read_case
+from auvtool.workplace import Workplace
 
 PARTS = {f"s{number:04d}": "test" if number == 5 else "val" if number == 4 else "train" for number in range(6)}
 
@@ -80,7 +81,7 @@ def test_a_fifth_is_drawn_by_the_seed(tmp_path: Path) -> None:
 def test_workers_write_the_same_bytes(tmp_path: Path) -> None:
     digests = []
     for name, jobs in (("first", 1), ("second", 2)):
-        write(plan_of(masks_of(tmp_path / name)), jobs=jobs)
+        write(plan_of(masks_of(tmp_path / name)), workplace=Workplace(jobs))
         digests.append(digest(tmp_path / name / "Dataset117_Tiny"))
     assert digests[0] == digests[1]
     assert len([name for name in digests[0] if name.startswith("labels")]) == 6

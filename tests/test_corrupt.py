@@ -34,6 +34,7 @@ from auvtool.faults import put_fault
 from auvtool.schema import ANSWER_KEY, FAILURES, Row
 from auvtool.tables import read_table
 from auvtool.volume import read_case
+from auvtool.workplace import Workplace
 
 SHAPE = (6, 16, 20)
 
@@ -141,7 +142,7 @@ def test_equal_runs_write_equal_bytes(tmp_path: Path, jobs: int) -> None:
         source = source_of(tmp_path / name, n_cases=6)
         folder = source.folder.with_name("Dataset002_Dirty")
         plan = plan_corruption(source, folder, share=0.7, seed=4)
-        write_corrupt_dataset(plan, options={}, jobs=jobs if name == "second" else 1)
+        write_corrupt_dataset(plan, options={}, workplace=Workplace(jobs if name == "second" else 1))
         digests.append(digest(folder))
     assert digests[0] == digests[1]
     assert len(digests[0]) > 5

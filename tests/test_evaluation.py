@@ -18,6 +18,7 @@ from auvtool.nnunet_summary import render_summary
 from auvtool.schema import METRICS
 from auvtool.surface_distances import SurfaceMeasures, surface_agreement
 from auvtool.tables import read_table, write_table
+from auvtool.workplace import Workplace
 
 
 def disturbed(label, seed, *, values=(0, 1, 2)):
@@ -103,7 +104,7 @@ def test_perfect_prediction_has_dice_one_and_metrics_survive_writing(tmp_path):
 
 def test_threads_change_nothing(pair):
     comparison = find_pairs(pair[1], pair[0])
-    assert metrics_rows(evaluate(comparison, jobs=2)) == metrics_rows(evaluate(comparison))
+    assert metrics_rows(evaluate(comparison, workplace=Workplace(2))) == metrics_rows(evaluate(comparison))
 
 
 def test_surfaces_equal_whole_masks_and_leave_out_what_is_ignored(tmp_path):

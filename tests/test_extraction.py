@@ -13,7 +13,7 @@ import numpy as np
 import phantoms
 import pytest
 
-from auvtool import case_extraction, extraction, extraction_plan
+from auvtool import case_extraction, extraction, extraction_plan, workplace
 from auvtool.case_extraction import ExtractionSettings, shard_path
 from auvtool.dataset import open_dataset
 from auvtool.errors import ExitCode, InputError, OutputError, UsageError
@@ -26,6 +26,7 @@ from auvtool.schema import FAILURES
 from auvtool.tables import read_table
 from auvtool.volume import read_case
 from auvtool.worker_pool import WorkerDied
+from auvtool.workplace import Workplace
 
 IDENTITY = ExtractionSettings(extractor="identity")
 
@@ -38,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 def extracted(
     folder: Path, output: Path, settings: ExtractionSettings = IDENTITY, **options
 ) -> extraction.ExtractionResult:
-    run_options = {name: options.pop(name) for name in ("jobs", "keep_going", "on_case") if name in options}
+    run_options = {name: options.pop(name) for name in ("workplace", "keep_going", "on_case") if name in options}
     plan = plan_extraction(open_dataset(folder), settings, output, **options)
     return run_extraction(plan, force=options.get("force", False), **run_options)
 
@@ -249,15 +250,15 @@ def test_a_full_disk_ends_the_run(folder: Path, tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_killed_worker_is_a_row(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def one_dies(work, items, *, jobs, on_worker_died):
+    def one_dies(work, items, *, jobs, on_worker_died, limit):
         on_worker_died(items[:2])
         for case in items:
             yield case, WorkerDied() if case.case_id == "case_01" else work(case)
 
-    monkeypatch.setattr(extraction, "run_in_workers", one_dies)
+    monkeypatch.setattr(workplace, "run_in_workers", one_dies)
     died: list[list[str]] = []
     plan = plan_extraction(open_dataset(folder), IDENTITY, tmp_path / "F.h5")
-    result = run_extraction(plan, jobs=2, on_worker_died=died.append)
+    result = run_extraction(plan, workplace=Workplace(2), on_worker_died=died.append)
     assert died == [["case_00", "case_01"]]
     assert "worker process was killed" in str(result.failures[0]["error"])
     assert result.n_cases == 2
@@ -288,7 +289,7 @@ def test_the_next_case_is_read_while_one_is_in_work(
 
 def test_workers_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     extracted(folder, tmp_path / "one.h5")
-    extracted(folder, tmp_path / "two.h5", jobs=2)
+    extracted(folder, tmp_path / "two.h5", workplace=Workplace(2))
     assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "two.h5").read_bytes()
 
 

@@ -8,12 +8,14 @@ import phantoms
 import pytest
 from test_feature_store import HEADER, case_features, write_shard
 
+from auvtool import feature_writer
 from auvtool.case_extraction import ExtractionSettings
 from auvtool.dataset import open_dataset
 from auvtool.errors import InputError
 from auvtool.extraction import run_extraction
 from auvtool.extraction_plan import plan_extraction
 from auvtool.feature_store import FeatureFile
+from auvtool.feature_writer import assemble
 from auvtool.merging import merge_features, merge_tables
 from auvtool.schema import FAILURES, KEEP_LIST, METRICS, SCORES
 from auvtool.tables import write_table
@@ -29,6 +31,31 @@ def test_merged_shards_equal_one_run(tmp_path: Path, store: str) -> None:
     assert n_cases == 5
     assert header.options["store"] == store
     assert (tmp_path / "F.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
+
+
+@pytest.mark.parametrize(("most_open", "n_opened"), [(2, 2), (1, 6)])
+def test_files_stay_open_while_cases_are_taken_by_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_open: int, n_opened: int
+) -> None:
+    ids = ("a", "b", "c", "d", "e", "f")
+    shards = {case_id: write_shard(tmp_path / f"{case_id}.h5", case_features(case_id)) for case_id in ids}
+    for name, part in (("1.h5", ids[::2]), ("2.h5", ids[1::2])):
+        assemble({case_id: shards[case_id] for case_id in part}, tmp_path / name, HEADER, force=False)
+    opened: list[FeatureFile] = []
+
+    class Counted(FeatureFile):
+        def __init__(self, path: Path) -> None:
+            super().__init__(path)
+            opened.append(self)
+
+    monkeypatch.setattr(feature_writer, "FeatureFile", Counted)
+    monkeypatch.setattr(feature_writer, "_MOST_OPEN", most_open)
+    sources = {case_id: tmp_path / f"{1 + index % 2}.h5" for index, case_id in enumerate(ids)}
+    assemble(sources, tmp_path / "F.h5", HEADER, force=False)
+    assert len(opened) == n_opened
+    assert not any(file._file for file in opened)  # all closed
+    with FeatureFile(tmp_path / "F.h5") as file:
+        assert file.case_ids == ids
 
 
 def test_other_options_are_named(tmp_path: Path) -> None:

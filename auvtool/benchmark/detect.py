@@ -26,6 +26,7 @@ from auvtool.quantification import read_cases
 from auvtool.schema import ANSWER_KEY, Row
 from auvtool.tables import read_table, write_table
 from auvtool.volume import read_case
+from auvtool.workplace import Workplace
 
 if TYPE_CHECKING:
     from auvtool.detection_methods import Item, Method
@@ -192,7 +193,9 @@ def extraction_plan(plan: DetectPlan, *, force: bool) -> ExtractionPlan:
     return plan_extraction(replace(plan.dataset, cases=cases, problems=()), plan.settings, plan.features, force=force)
 
 
-def extract_features(plan: ExtractionPlan, *, jobs: int, on_case: Callable[[CaseOutcome], None]) -> ExtractionResult:
+def extract_features(
+    plan: ExtractionPlan, *, workplace: Workplace, on_case: Callable[[CaseOutcome], None]
+) -> ExtractionResult:
     """Run or resume it; an existing file of the same plan is kept as it is.
 
     Raises:
@@ -209,7 +212,7 @@ def extract_features(plan: ExtractionPlan, *, jobs: int, on_case: Callable[[Case
             model_sha256=plan.header.weights_sha256,
         )
 
-    return run_extraction(plan, jobs=jobs, force=True, on_case=on_case, on_written=write)
+    return run_extraction(plan, workplace=workplace, force=True, on_case=on_case, on_written=write)
 
 
 def features_are_there(plan: DetectPlan, wanted: ExtractionPlan) -> bool:

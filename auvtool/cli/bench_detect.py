@@ -8,7 +8,7 @@ import typer
 from auvtool import console
 from auvtool.cli.case_ids import parse_case_ids
 from auvtool.cli.one_run import one_run_at_a_time
-from auvtool.cli.options import Device, Jobs, Seed, names_of
+from auvtool.cli.options import Cluster, Device, Jobs, MaxMemory, Seed, names_of, workplace_of
 from auvtool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def detect(
     seed: Seed = 0,
     device: Device = "cpu",
     jobs: Jobs = 1,
+    cluster: Cluster = None,
+    max_memory: MaxMemory = None,
 ) -> None:
     """Put known faults into copies of clean cases, and see which scores find them.
 
@@ -75,6 +77,7 @@ def detect(
     from auvtool.case_extraction import ExtractionSettings
     from auvtool.dataset import open_dataset, require_labels
 
+    workplace = workplace_of(jobs=jobs, cluster=cluster, max_memory=max_memory)
     chosen_shares = _shares(shares)
     data = require_labels(open_dataset(dataset))
     only = parse_case_ids(cases, "--only")
@@ -104,7 +107,7 @@ def detect(
                 if outcome.error is not None:
                     console.warn(str(outcome.error))
 
-            steps.extract_features(wanted, jobs=jobs, on_case=on_case)
+            steps.extract_features(wanted, workplace=workplace, on_case=on_case)
     text = _tables(plan, shares=chosen_shares, draws=draws, search=search)
     print(text, end="")
 

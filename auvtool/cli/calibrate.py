@@ -9,7 +9,7 @@ import typer
 from auvtool import console
 from auvtool.atomic import is_stream
 from auvtool.cli.one_run import one_run_at_a_time
-from auvtool.cli.options import Device, Force, Format, Jobs, Output, Seed
+from auvtool.cli.options import Device, Force, Format, Jobs, MaxMemory, Output, Seed, workplace_of
 from auvtool.errors import UsageError
 from auvtool.schema import SCORES
 from auvtool.tables import STANDARD_STREAM, check_output, write_table
@@ -48,6 +48,7 @@ def calibrate(
     ] = 0.1,
     device: Device = "cpu",
     jobs: Jobs = 1,
+    max_memory: MaxMemory = None,
     seed: Seed = 0,
     table_format: Format = None,
     force: Force = False,
@@ -80,6 +81,7 @@ def calibrate(
     from auvtool.manifest import write_manifest
     from auvtool.quantification import read_cases
 
+    workplace = workplace_of(jobs=jobs, max_memory=max_memory)
     if kept.is_file():
         _refuse_other_features(kept)
     with FeatureFile(features) as file:
@@ -122,7 +124,7 @@ def calibrate(
                     model_sha256=header.weights_sha256,
                 )
 
-            extract_copies(plan, jobs=jobs, on_case=on_case, on_written=on_written)
+            extract_copies(plan, workplace=workplace, on_case=on_case, on_written=on_written)
     with FeatureFile(kept) as file:
         made = read_cases(file)
     given = donors(plan.dataset.cases, data.cases)

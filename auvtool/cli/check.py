@@ -10,7 +10,7 @@ import typer
 
 from auvtool import console
 from auvtool.atomic import is_stream
-from auvtool.cli.options import Force, Format, Jobs, Output, names_of
+from auvtool.cli.options import Force, Format, Jobs, MaxMemory, Output, names_of, workplace_of
 from auvtool.errors import InputError
 from auvtool.schema import FINDINGS, Row
 from auvtool.tables import STANDARD_STREAM, check_output, stream_table, write_table
@@ -34,6 +34,7 @@ def check(
         str | None, typer.Option("--ignore", metavar="A,B", help="Do not look for these: codes, beginnings, or names.")
     ] = None,
     jobs: Jobs = 1,
+    max_memory: MaxMemory = None,
     table_format: Format = None,
     force: Force = False,
 ) -> None:
@@ -56,6 +57,7 @@ def check(
     from auvtool.checks import chosen_codes
     from auvtool.checks.files import survey
 
+    workplace = workplace_of(jobs=jobs, max_memory=max_memory)
     codes = chosen_codes(names_of(select, "--select"), names_of(ignore, "--ignore"))
     check_output(output, requested=table_format, force=force)
     opened = survey(dataset)
@@ -71,7 +73,9 @@ def check(
     with counter or console.progress("check", len(case_ids)) as bar:
 
         def rows() -> Iterator[Row]:
-            findings = check_dataset(opened, codes=codes, jobs=jobs, on_case=bar.advance, on_worker_died=on_worker_died)
+            findings = check_dataset(
+                opened, codes=codes, workplace=workplace, on_case=bar.advance, on_worker_died=on_worker_died
+            )
             for finding in findings:
                 found.append(finding_row(finding))
                 yield found[-1]

@@ -9,7 +9,7 @@ import typer
 
 from auvtool import console
 from auvtool.cli.one_run import one_run_at_a_time
-from auvtool.cli.options import DryRun, Force, Jobs, Seed
+from auvtool.cli.options import DryRun, Force, Jobs, MaxMemory, Seed, workplace_of
 from auvtool.errors import CasesFailed
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def convert(
         bool, typer.Option("--link/--by-reference", help="Symbolic links in imagesTr and labelsTr, or dataset.json.")
     ] = False,
     jobs: Jobs = 1,
+    max_memory: MaxMemory = None,
     dry_run: DryRun = False,
     force: Force = False,
 ) -> None:
@@ -75,6 +76,7 @@ def convert(
     from auvtool.conversion_plan import plan_conversion
     from auvtool.converters import CONVERTERS
 
+    workplace = workplace_of(jobs=jobs, max_memory=max_memory)
     known = next(key for key in CONVERTERS if key == name.value)
     plan = plan_conversion(known, source, folder, split=split, test_share=test_share, seed=seed, link=link, force=force)
     _say_plan(plan, seed=seed, dry_run=dry_run)
@@ -96,7 +98,7 @@ def convert(
             )
 
         result = write_converted_dataset(
-            plan, options=options, jobs=jobs, on_case=bar.advance, on_worker_died=on_worker_died
+            plan, options=options, workplace=workplace, on_case=bar.advance, on_worker_died=on_worker_died
         )
     _say_result(plan, result)
     print(folder)

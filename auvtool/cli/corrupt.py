@@ -7,7 +7,7 @@ import typer
 
 from auvtool import console
 from auvtool.cli.one_run import one_run_at_a_time
-from auvtool.cli.options import DryRun, Force, Jobs, Seed, names_of
+from auvtool.cli.options import Cluster, DryRun, Force, Jobs, MaxMemory, Seed, names_of, workplace_of
 from auvtool.errors import CasesFailed
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ def corrupt(
     ] = "mixed",
     seed: Seed = 0,
     jobs: Jobs = 1,
+    cluster: Cluster = None,
+    max_memory: MaxMemory = None,
     dry_run: DryRun = False,
     force: Force = False,
 ) -> None:
@@ -59,6 +61,7 @@ def corrupt(
     from auvtool.corrupting import DEFAULT_KINDS, plan_corruption, write_corrupt_dataset
     from auvtool.dataset import open_dataset
 
+    workplace = workplace_of(jobs=jobs, cluster=cluster, max_memory=max_memory)
     plan = plan_corruption(
         open_dataset(dataset),
         output,
@@ -82,7 +85,9 @@ def corrupt(
                 f"a worker process was killed while {', '.join(case_ids)} were in work; trying them one by one"
             )
 
-        result = write_corrupt_dataset(plan, options=options, jobs=jobs, on_case=on_case, on_worker_died=on_worker_died)
+        result = write_corrupt_dataset(
+            plan, options=options, workplace=workplace, on_case=on_case, on_worker_died=on_worker_died
+        )
     _say_result(plan, result)
     if result.failures:
         console.print_table(result.failures, ("case", "step", "error"), to_stderr=True)

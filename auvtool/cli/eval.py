@@ -10,7 +10,7 @@ import typer
 
 from auvtool import console
 from auvtool.atomic import is_stream, refuse_existing, write_text
-from auvtool.cli.options import Force, Jobs, KeepGoing, Output, Seed, check_second_output
+from auvtool.cli.options import Cluster, Force, Jobs, KeepGoing, Output, Seed, check_second_output, workplace_of
 from auvtool.errors import CasesFailed, InputError, UsageError
 from auvtool.schema import FAILURES, METRICS
 from auvtool.tables import STANDARD_STREAM, check_output, write_table
@@ -78,6 +78,7 @@ def eval(
     ] = 2000,
     seed: Seed = 0,
     jobs: Jobs = 1,
+    cluster: Cluster = None,
     keep_going: KeepGoing = True,
     force: Force = False,
 ) -> None:
@@ -127,11 +128,14 @@ def eval(
     from auvtool.evaluation import evaluate
     from auvtool.evaluation_pairs import find_pairs
 
+    workplace = workplace_of(jobs=jobs, cluster=cluster)
     surfaces = _surface_measures(hd95=hd95, nsd=nsd)
     comparison = find_pairs(predictions, labels, dataset_json=dataset_json)
     _check_matches(comparison, labels, allow_missing=allow_missing)
     with console.progress("eval", len(comparison.pairs)) as progress:
-        result = evaluate(comparison, surfaces=surfaces, jobs=jobs, keep_going=keep_going, on_case=progress.advance)
+        result = evaluate(
+            comparison, surfaces=surfaces, workplace=workplace, keep_going=keep_going, on_case=progress.advance
+        )
     for case in result.cases:
         for note in case.warnings:
             console.warn(note)
@@ -192,10 +196,10 @@ def _write(result: "Evaluation", output: Path, means: Path | None, *, table_form
 
 def _check_matches(comparison: "Comparison", labels: Path, *, allow_missing: bool) -> None:
     if comparison.extra:
-        console.warn(f"predictions without a reference, left out: {', '.join(comparison.extra)}")
+        console.warn(f"predictions without a reference, left out: {console.some(comparison.extra)}")
     if not comparison.missing:
         return
-    names = ", ".join(comparison.missing)
+    names = console.some(comparison.missing)
     if not allow_missing:
         raise InputError(
             labels,

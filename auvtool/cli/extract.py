@@ -9,7 +9,17 @@ from auvtool import console
 from auvtool.atomic import is_stream
 from auvtool.cli.case_ids import parse_case_ids
 from auvtool.cli.one_run import one_run_at_a_time
-from auvtool.cli.options import Device, DryRun, Force, Jobs, KeepGoing, TrustCheckpoint
+from auvtool.cli.options import (
+    Cluster,
+    Device,
+    DryRun,
+    Force,
+    Jobs,
+    KeepGoing,
+    MaxMemory,
+    TrustCheckpoint,
+    workplace_of,
+)
 from auvtool.errors import CasesFailed, UsageError
 
 if TYPE_CHECKING:
@@ -118,6 +128,8 @@ def extract(
     ] = "1/1",
     device: Device = "cpu",
     jobs: Jobs = 1,
+    cluster: Cluster = None,
+    max_memory: MaxMemory = None,
     keep_going: KeepGoing = True,
     dry_run: DryRun = False,
     force: Force = False,
@@ -138,6 +150,8 @@ def extract(
       auvtool extract Dataset003_Liver -o F.h5 --extractor segvol --weights SegVol_v1.pth
       auvtool extract Dataset003_Liver -o F.h5 --extractor nnunet --weights RUN
       auvtool extract Dataset003_Liver -o F.2.h5 --shard 2/8            (then auvtool merge F.*.h5 -o F.h5)
+      auvtool extract Dataset003_Liver -o F.h5 -j 8 --max-memory 16GB   (as many at once as fit)
+      auvtool extract Dataset003_Liver -o F.h5 --cluster file:s.json    (of dask scheduler --scheduler-file s.json)
     """
     if str(output) == "-" or is_stream(output):
         raise UsageError(f"-o: expected a file, got {output}; HDF5 cannot stream, name a file (-o F.h5)")
@@ -150,6 +164,7 @@ def extract(
     from auvtool.extractors.facts import facts_with
     from auvtool.extractors.model_options import ModelOptions, parse_window
 
+    workplace = workplace_of(jobs=jobs, cluster=cluster, max_memory=max_memory)
     model = ModelOptions(
         weights=weights,
         trust_checkpoint=trust_checkpoint,
@@ -201,7 +216,7 @@ def extract(
 
         result = run_extraction(
             plan,
-            jobs=jobs,
+            workplace=workplace,
             keep_going=keep_going,
             force=force,
             on_case=on_case,

@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from auvtool import console
 from auvtool.atomic import refuse_existing
 from auvtool.cli.configuration import CONFIG_VARIABLE, set_defaults
 from auvtool.errors import UsageError
+
+if TYPE_CHECKING:
+    from auvtool.workplace import Workplace
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="File to write; '-' is standard output.")]
 Force = Annotated[bool, typer.Option("-f", "--force", help="Replace an existing output.")]
@@ -21,6 +24,23 @@ Format = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
 Jobs = Annotated[int, typer.Option("-j", "--jobs", min=1, help="Cases worked on at once, each on one thread.")]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="WHERE",
+        help="In the place of -j, the workers of a Dask cluster: local:N, file:SCHEDULER.json or tcp://HOST:PORT.",
+    ),
+]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        metavar="SIZE",
+        help="Lower -j so that all processes stay below, as 8GB: the largest case runs first, alone and measured; one "
+        "case always runs.",
+    ),
+]
 KeepGoing = Annotated[
     bool,
     typer.Option("--keep-going/--fail-fast", help="Go on after a bad case (exit 4 at the end), or stop at the first."),
@@ -45,6 +65,34 @@ def names_of(text: str | None, option: str) -> list[str]:
     if text is not None and not names:
         raise UsageError(f"{option}: expected names with commas between them, got '{text}'; leave it out for all")
     return names
+
+
+def workplace_of(*, jobs: int, cluster: str | None = None, max_memory: str | None = None) -> "Workplace":
+    """Where --jobs, --cluster and --max-memory say that the work is done.
+
+    Raises:
+        UsageError: they do not fit each other, or Dask is missing.
+    """
+    from auvtool.memory import parse_memory, peak_resident_bytes
+    from auvtool.workplace import Workplace
+
+    if cluster is not None:
+        from auvtool.cluster import check_cluster
+
+        check_cluster(cluster)
+        for option, given in (("--jobs", jobs if jobs > 1 else None), ("--max-memory", max_memory)):
+            if given is not None:
+                raise UsageError(
+                    f"{option}: expected nothing beside --cluster, whose workers are as many and as large as it was "
+                    f"started with, got {given}; leave one of them out"
+                )
+    if max_memory is not None and not peak_resident_bytes():
+        raise UsageError(
+            "--max-memory: expected a system that tells how much memory a process takes, got one that does not; "
+            "choose -j by hand"
+        )
+    limit = None if max_memory is None else parse_memory(max_memory, "--max-memory")
+    return Workplace(jobs, cluster, limit, console.info)
 
 
 def check_plot_option(plot: Path, output: Path, *, force: bool) -> None:
