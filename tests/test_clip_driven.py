@@ -17,7 +17,7 @@ from auvtool.errors import InputError, UsageError
 from auvtool.extractors import ModelInput, load_extractor
 from auvtool.extractors import clip_driven as module
 from auvtool.extractors.class_prompts import prompts_of_classes
-from auvtool.extractors.clip_driven import ClipDriven, agreement_of, foreground_box, model_intensities, names_of_ours
+from auvtool.extractors.clip_driven import ClipDriven, foreground_box, model_intensities, names_of_ours
 from auvtool.extractors.clip_driven_organs import ALIASES, ORGANS
 from auvtool.extractors.facts import EXTRACTORS
 from auvtool.extractors.model_options import ModelOptions
@@ -201,13 +201,6 @@ def test_the_box_around_the_foreground() -> None:
     assert volume[foreground_box(volume)].shape == (4, 5, 6)
     volume[1, 2, 3] = volume[2, 2, 5] = 0.1
     assert foreground_box(volume) == (slice(1, 3), slice(2, 3), slice(3, 6))
-
-
-def test_an_empty_mask_has_a_finite_ratio() -> None:
-    region = np.ones((2, 2, 2), dtype=bool)
-    found = agreement_of(~region, region)
-    assert (found.dice, found.iou) == (0, 0)
-    assert found.log_ratio == pytest.approx(-np.log(9))
 
 
 def test_official_names_are_loaded(weights, state) -> None:

@@ -13,7 +13,6 @@ Code and weights of the authors are CC BY-NC-ND 4.0. Nothing of their code is he
 names the checkpoint. `auvtool.extractors.universal_model` has the network.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,6 +30,7 @@ from auvtool.extractors import Agreement, DecodedChannel, ModelInput, absent_cha
 from auvtool.extractors.clip_driven_organs import ORGANS
 from auvtool.extractors.encoder_features import EncoderFeatures
 from auvtool.extractors.facts import EXTRACTORS
+from auvtool.extractors.mask_overlap import agreement_of
 from auvtool.extractors.model_options import ModelOptions
 from auvtool.extractors.ras_grid import RasGrid, ras_grid
 from auvtool.extractors.stitching import gaussian_importance, regular_starts, stitch
@@ -179,16 +179,6 @@ def foreground_box(volume: Float[np.ndarray, "r a s"]) -> tuple[slice, ...]:
     above = volume > 0
     sides = [np.flatnonzero(above.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
     return tuple(slice(int(side[0]), int(side[-1]) + 1) if len(side) else slice(None) for side in sides)
-
-
-def agreement_of(mask: Bool[np.ndarray, "r a s"], region: Bool[np.ndarray, "r a s"]) -> Agreement:
-    """Overlap of a mask with the class region, which is not empty."""
-    both, predicted, reference = (int(np.count_nonzero(one)) for one in (mask & region, mask, region))
-    return Agreement(
-        dice=2 * both / (predicted + reference),
-        iou=both / (predicted + reference - both),
-        log_ratio=math.log((predicted + 1) / (reference + 1)),
-    )
 
 
 def _regions(

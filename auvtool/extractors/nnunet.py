@@ -35,6 +35,7 @@ from auvtool.device import to_device, torch_device
 from auvtool.errors import InputError, UsageError, one_line
 from auvtool.extractors import Agreement, DecodedChannel, ModelInput, absent_channel
 from auvtool.extractors.facts import ExtractorFacts
+from auvtool.extractors.mask_overlap import agreement_of
 from auvtool.extractors.model_options import ModelOptions
 from auvtool.extractors.nnunet_grid import Preprocessing
 from auvtool.extractors.stitching import evenly_spread_starts, stitch, zeros
@@ -180,7 +181,7 @@ class TrainedNnUNet:
                 np.arange(len(logits)),
                 np.ascontiguousarray(grid.as_slices(region)),
                 _moments(features, region),
-                _agreement(mask, region),
+                agreement_of(mask, region),
                 np.empty(0),
             )
 
@@ -290,14 +291,3 @@ def _moments(features: np.ndarray, region: Bool[np.ndarray, "d h w"] | None) -> 
         elif region[rows].any():
             moments.add(features[:, rows][:, region[rows]])
     return moments
-
-
-def _agreement(mask: Bool[np.ndarray, "d h w"], region: Bool[np.ndarray, "d h w"]) -> Agreement:
-    """Of the network's mask with a class region that is not empty."""
-    both, predicted, reference = (int(np.count_nonzero(one)) for one in (mask & region, mask, region))
-    return Agreement(
-        dice=2 * both / (predicted + reference),
-        iou=both / (predicted + reference - both),
-        # Each one more than it is: a mask may be empty.
-        log_ratio=math.log((predicted + 1) / (reference + 1)),
-    )

@@ -4,15 +4,14 @@ A model's grid is the square or rectangle of pixels in which it draws its masks.
 masks agree with the label are gathered a few slices after the other.
 """
 
-import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as nn_functional
 
 from auvtool.extractors import Agreement, DecodedChannel
+from auvtool.extractors.mask_overlap import MaskOverlap
 from auvtool.spectrum import FeatureMoments
 
 _LOOSE = 0.1  # share of its sides that a box is widened by on each side, to see whether the mask holds
@@ -34,7 +33,7 @@ class ClassMasks:
         self._features = FeatureMoments(n_features)
         self._predicted = np.zeros(masks.shape, dtype=bool)
         self._predicted_ious = np.full(len(masks), np.nan)
-        self._tight, self._loose, self._both = _Overlap(), _Overlap(), _Overlap()
+        self._tight, self._loose, self._both = MaskOverlap(), MaskOverlap(), MaskOverlap()
 
     def add(self, rows: slice, logits: torch.Tensor, upscaled: torch.Tensor, predicted_iou: torch.Tensor) -> None:
         """Add masks under the box around the class.
@@ -145,31 +144,6 @@ def region_on_grid(masks: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
         if not region[index].any():
             region[index] = covered > 0
     return region
-
-
-@dataclass
-class _Overlap:
-    """Voxels of prediction, reference and both, over slices."""
-
-    both: int = 0
-    predicted: int = 0
-    reference: int = 0
-
-    def add(self, prediction: np.ndarray, reference: np.ndarray) -> None:
-        self.both += int(np.count_nonzero(prediction & reference))
-        self.predicted += int(np.count_nonzero(prediction))
-        self.reference += int(np.count_nonzero(reference))
-
-    def dice(self) -> float:
-        total = self.predicted + self.reference
-        return 2 * self.both / total if total else 1.0  # two empty masks are equal
-
-    def iou(self) -> float:
-        return self.both / (self.predicted + self.reference - self.both)
-
-    def log_ratio(self) -> float:
-        """Log of predicted to reference voxels, each counted one more than it is: a mask may be empty."""
-        return math.log((self.predicted + 1) / (self.reference + 1))
 
 
 def _at_label_resolution(logits: torch.Tensor, size: tuple[int, ...]) -> np.ndarray:

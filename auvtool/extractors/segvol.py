@@ -14,7 +14,6 @@ With --input mask the intensities are z-scores of the foreground, clipped to its
 steps, which scale them to [0, 1] by their own percentiles.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -26,11 +25,11 @@ from auvtool.errors import UsageError
 from auvtool.extractors import Agreement, DecodedChannel, ModelInput, absent_channel
 from auvtool.extractors.clip_tokens import ClipTokens
 from auvtool.extractors.facts import EXTRACTORS
+from auvtool.extractors.mask_overlap import agreement_of
 from auvtool.extractors.model_options import ModelOptions
 from auvtool.extractors.segvol_grid import as_seen, box_around, coarser_region, model_grid
 from auvtool.extractors.segvol_network import SegVolNetwork, SegVolSizes
 from auvtool.extractors.weights import find_weights
-from auvtool.metrics import Overlap
 from auvtool.spectrum import FeatureMoments
 
 _SIZES = SegVolSizes()
@@ -149,17 +148,8 @@ class SegVol:
         else:
             d, h, w = upscaled.shape[1:]
             features.add(upscaled[:, coarser_region(region, (d, h, w))])
-        agreement = Agreement() if region is None else _agreement(logits > 0, region)
+        agreement = Agreement() if region is None else agreement_of(logits > 0, region)
         return DecodedChannel(logits, np.arange(len(logits)), region, features, agreement, seen)
-
-
-def _agreement(mask: np.ndarray, region: np.ndarray) -> Agreement:
-    tp, n_mask, n_region = (int(np.count_nonzero(found)) for found in (mask & region, mask, region))
-    overlap = Overlap(tp=tp, fp=n_mask - tp, fn=n_region - tp, tn=mask.size - n_mask - n_region + tp)
-    if overlap.dice is None or overlap.iou is None:
-        raise ValueError("a class that is there has voxels")
-    # Each counted one more than it is: a mask may be empty.
-    return Agreement(dice=overlap.dice, iou=overlap.iou, log_ratio=math.log((n_mask + 1) / (n_region + 1)))
 
 
 def _features_of_image(embedding: torch.Tensor) -> np.ndarray:
