@@ -13,7 +13,7 @@ from auvtool.case_extraction import CaseOutcome, CaseTask, not_extracted, read_f
 from auvtool.dataset import Case
 from auvtool.errors import InputError
 from auvtool.extraction_plan import ExtractionPlan, check_space
-from auvtool.feature_writer import assemble
+from auvtool.feature_writer import assemble, require_folder
 from auvtool.schema import FAILURES, Row
 from auvtool.tables import write_table
 from auvtool.worker_pool import WorkerDied
@@ -80,6 +80,7 @@ def run_extraction(
                     raise outcome.error
                 failures.append(_failure(outcome.case_id, "extract", str(outcome.error)))
             on_case(outcome)
+    require_folder(plan.parts)
     failed = {row["case"] for row in failures}
     sources = {
         case.case_id: shard_path(plan.parts, case.case_id) for case in plan.dataset.cases if case.case_id not in failed

@@ -14,7 +14,7 @@ from jaxtyping import Int64
 from auvtool.arrays import Volume
 from auvtool.atomic import atomic_path, is_stream
 from auvtool.case_evidence import COLUMNS
-from auvtool.errors import InputError, UsageError
+from auvtool.errors import InputError, OutputError, UsageError
 from auvtool.feature_store import AGREEMENT_COLUMNS, CaseFeatures, FeatureFile, FeatureHeader, group_name
 from auvtool.schema import FEATURES_NAME, FEATURES_VERSION
 
@@ -80,11 +80,21 @@ def case_shard(path: Path, header: FeatureHeader, case_id: str, *, inputs: str) 
         inputs: names the case's input files in the state they were read in (size and time); stays in the shard.
 
     Raises:
-        OutputError: the disk is full or the folder is read-only.
+        OutputError: the disk is full or the folder is read-only, or was removed.
     """
+    require_folder(path.parent)
     with _new_file(path, header, force=True) as file:
         file.attrs["inputs"] = _text(inputs)
         yield ShardWriter(file.create_group(f"cases/{group_name(case_id)}"))
+
+
+def require_folder(folder: Path) -> None:
+    """Raise OutputError if a folder that this run made was removed under it."""
+    if not folder.is_dir():
+        raise OutputError(
+            f"{folder}: expected the folder of finished cases, got 'No such file or directory'; it was removed: "
+            "run the command again"
+        )
 
 
 def shard_is_complete(path: Path, header: FeatureHeader, case_id: str, *, inputs: str) -> bool:

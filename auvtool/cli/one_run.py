@@ -1,6 +1,7 @@
 """Commands of which two must not work on one output at the same time."""
 
 import functools
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ def one_run_at_a_time(output: Callable[[dict[str, Any]], Path]) -> Callable[[Cal
 
     def decorated(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
-        def locked(**options: Any) -> None:
-            path = output(options)
-            if options.get("dry_run") or str(path) == "-" or is_stream(path):
-                command(**options)
+        def locked(*arguments: Any, **options: Any) -> None:
+            given = inspect.signature(command).bind(*arguments, **options).arguments
+            path = output(given)
+            if given.get("dry_run") or str(path) == "-" or is_stream(path):
+                command(*arguments, **options)
                 return
             with run_lock(path, warn=console.warn):
-                command(**options)
+                command(*arguments, **options)
 
         return locked
 
