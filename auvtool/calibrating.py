@@ -18,8 +18,8 @@ from auvtool.calibration import (
     training_designs,
 )
 from auvtool.case_extraction import CaseOutcome, ExtractionSettings
+from auvtool.cases import Dataset
 from auvtool.corruption.kinds import KINDS
-from auvtool.dataset import Dataset
 from auvtool.detection import auroc
 from auvtool.errors import InputError, UsageError
 from auvtool.evidence import evidence_of, reasons

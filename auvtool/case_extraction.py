@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from auvtool.case_evidence import case_evidence
-from auvtool.dataset import Case, Dataset
+from auvtool.cases import Case, Dataset
 from auvtool.dataset_json import SemanticClass
 from auvtool.errors import AuvtoolError, InputError, OutputError, one_line
 from auvtool.extractors import DecodedChannel, Extractor, ModelInput, load_extractor

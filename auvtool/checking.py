@@ -5,6 +5,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
+from auvtool.cases import Case, Dataset
 from auvtool.checks import Finding
 from auvtool.checks.case_facts import CaseFacts
 from auvtool.checks.class_order import changed_places
@@ -15,7 +16,6 @@ from auvtool.checks.geometry import lost_geometry, refused_headers, unusual_orie
 from auvtool.checks.intensities import ct_units
 from auvtool.checks.one_case import check_case
 from auvtool.checks.sides import left_right
-from auvtool.dataset import Case, Dataset
 from auvtool.schema import Row
 from auvtool.visible_text import visible
 from auvtool.worker_pool import WorkerDied

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from auvtool.atomic import as_output_error, put_folder_in_place, write_text
+from auvtool.cases import CaseProblem
 from auvtool.conversion_plan import ConversionPlan, PlannedCase
 from auvtool.conversion_records import (
     RECORDS,
@@ -20,7 +21,6 @@ from auvtool.conversion_records import (
     write_record,
 )
 from auvtool.converters.case_files import CaseFiles, CaseTarget, make_case_files
-from auvtool.dataset import CaseProblem
 from auvtool.errors import AuvtoolError, InputError, OutputError, one_line
 from auvtool.manifest import write_manifest
 from auvtool.schema import FAILURES, QUIRKS, Row

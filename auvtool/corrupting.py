@@ -12,10 +12,11 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from auvtool.atomic import as_output_error, put_folder_in_place, remove_folder, write_text
+from auvtool.cases import Case, CaseProblem, Dataset, Fault
 from auvtool.corruption.cases import Level
 from auvtool.corruption.kinds import KINDS
 from auvtool.corruption_records import MadeCase, Parts, fingerprint, parts_of
-from auvtool.dataset import Case, CaseProblem, Dataset, Fault, require_labels
+from auvtool.dataset import require_labels
 from auvtool.errors import AuvtoolError, InputError, OutputError, UsageError, one_line
 from auvtool.faults import FaultyVolume, put_fault
 from auvtool.manifest import write_manifest

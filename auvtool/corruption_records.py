@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from auvtool.atomic import write_text
-from auvtool.dataset import Case, Fault
+from auvtool.cases import Case, Fault
 from auvtool.schema import Row
 
 _REVISION = 1  # raised with every change that writes other files from the same source

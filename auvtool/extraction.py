@@ -10,7 +10,7 @@ from pathlib import Path
 
 from auvtool.atomic import as_output_error, remove_folder
 from auvtool.case_extraction import CaseOutcome, CaseTask, not_extracted, read_files, shard_path, work_on_case
-from auvtool.dataset import Case
+from auvtool.cases import Case
 from auvtool.errors import InputError
 from auvtool.extraction_plan import ExtractionPlan, check_space
 from auvtool.feature_writer import assemble, require_folder

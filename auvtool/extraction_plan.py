@@ -10,7 +10,8 @@ import numpy as np
 
 from auvtool.atomic import refuse_existing
 from auvtool.case_extraction import CaseTask, ExtractionSettings, input_state, shard_path
-from auvtool.dataset import Case, CaseProblem, Dataset, require_labels
+from auvtool.cases import Case, CaseProblem, Dataset
+from auvtool.dataset import require_labels
 from auvtool.errors import InputError, OutputError, UsageError
 from auvtool.extractors.class_prompts import prompts_of_classes
 from auvtool.extractors.facts import ExtractorFacts, facts_with

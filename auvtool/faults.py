@@ -7,11 +7,11 @@ from typing import get_args
 import numpy as np
 
 from auvtool.arrays import LabelMap
+from auvtool.cases import Case, Dataset, Fault
 from auvtool.corruption.cases import CleanCase, Level, Parameters
 from auvtool.corruption.images import peak_signal_to_noise
 from auvtool.corruption.kinds import KINDS, corrupt_arrays
 from auvtool.corruption.labels import severity_dice
-from auvtool.dataset import Case, Dataset, Fault
 from auvtool.errors import InputError, one_line
 from auvtool.volume import CaseVolume, read_case, read_label
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from auvtool.cases import Case, Dataset, Fault
 from auvtool.corruption.kinds import KINDS
-from auvtool.dataset import Case, Dataset, Fault
 from auvtool.faults import copy_id
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from auvtool.atomic import as_output_error, write_text
-from auvtool.dataset import Case
+from auvtool.cases import Case
 from auvtool.device import torch_device
 from auvtool.errors import AuvtoolError, InputError, OutputError, UsageError, one_line
 from auvtool.manifest import input_digest

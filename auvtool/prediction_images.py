@@ -6,8 +6,10 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from auvtool.dataset import Case, CaseProblem, file_names, open_dataset, split_unnameable, strip_channel
+from auvtool.cases import Case, CaseProblem
+from auvtool.dataset import open_dataset
 from auvtool.errors import InputError, UsageError, one_line
+from auvtool.image_files import file_names, split_unnameable, strip_channel
 from auvtool.tables import STANDARD_STREAM
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from auvtool.atomic import write_text
-from auvtool.dataset import Dataset, require_labels
+from auvtool.cases import Dataset
+from auvtool.dataset import require_labels
 from auvtool.errors import InputError, UsageError
 from auvtool.keep_list import KeepList
 

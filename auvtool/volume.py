@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import nibabel.orientations
 import numpy as np
 
-from auvtool.dataset import Case, Dataset
+from auvtool.cases import Case, Dataset
 from auvtool.errors import InputError
 from auvtool.volume_file import FileVolume, read_volume_file, spacing_of
 

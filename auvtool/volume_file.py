@@ -24,11 +24,11 @@ import nibabel.orientations
 import numpy as np
 import SimpleITK
 
-from auvtool.dataset import strip_channel
 from auvtool.dataset_json import FILE_ENDINGS
 from auvtool.errors import InputError, one_line
 from auvtool.file_limits import DEFLATE_RATIO, require_volume_size
 from auvtool.gzip_stream import GzipStream
+from auvtool.image_files import strip_channel
 from auvtool.json_text import parse_json
 
 # The slice spacing that nnU-Net gives to 2D images.

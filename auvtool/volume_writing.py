@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import SimpleITK
 
-from auvtool.dataset import strip_channel
 from auvtool.dataset_json import FILE_ENDINGS
 from auvtool.errors import InputError
+from auvtool.image_files import strip_channel
 from auvtool.volume import Geometry, view_on_axes
 from auvtool.volume_file import open_nifti, read_volume_file
 

@@ -8,9 +8,10 @@ import pytest
 from phantoms import VOXELS, write_raw_dataset
 
 from auvtool.case_extraction import input_state
+from auvtool.cases import Case, Dataset, Fault
 from auvtool.corruption.cases import CleanCase
 from auvtool.corruption.kinds import KINDS, corrupt_arrays
-from auvtool.dataset import Case, Dataset, Fault, open_dataset
+from auvtool.dataset import open_dataset
 from auvtool.errors import InputError
 from auvtool.faults import copy_id, put_fault, read_case_with_fault, split_copy_id
 from auvtool.volume import read_case

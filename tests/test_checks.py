@@ -427,8 +427,8 @@ def test_every_case_that_an_error_stops_is_a_finding(folder: Path, monkeypatch: 
 
 
 def test_a_killed_worker_is_a_finding() -> None:
+    from auvtool.cases import Case
     from auvtool.checking import _killed
-    from auvtool.dataset import Case
 
     assert [one.code for one in _killed(Case("a", (), None)).findings] == ["F011"]
 

@@ -12,12 +12,13 @@ import SimpleITK as sitk  # noqa: N813  # its usual name
 from downloads import AFFINE, IDENTITY, image_of, label_of, write
 from phantoms import truncate
 
+from auvtool.cases import Dataset
 from auvtool.cli.convert import Name
 from auvtool.conversion import ConversionResult, write_converted_dataset
 from auvtool.conversion_plan import plan_conversion
 from auvtool.converters import CONVERTERS, ConverterName
 from auvtool.converters.totalsegmentator_classes import V1, V2
-from auvtool.dataset import Dataset, open_dataset
+from auvtool.dataset import open_dataset
 from auvtool.errors import InputError
 from auvtool.volume import read_case
 

@@ -17,6 +17,7 @@ from command_line import auvtool
 from phantoms import box_image, box_label, edit_dataset_json, truncate, write_raw_dataset, write_volume
 from typer.testing import CliRunner
 
+from auvtool.cases import Dataset
 from auvtool.cli.app import app
 from auvtool.cli.corrupt import corrupt as corrupt_command
 from auvtool.corrupting import (
@@ -28,7 +29,7 @@ from auvtool.corrupting import (
     write_corrupt_dataset,
 )
 from auvtool.corruption.kinds import KINDS
-from auvtool.dataset import Dataset, open_dataset
+from auvtool.dataset import open_dataset
 from auvtool.errors import ExitCode, InputError, UsageError
 from auvtool.faults import put_fault
 from auvtool.schema import ANSWER_KEY, FAILURES, Row

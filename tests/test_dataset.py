@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from phantoms import BOXES, box_image, box_label, edit_dataset_json, write_raw_dataset, write_volume
 
-from auvtool.dataset import open_dataset, require_labels, strip_channel
+from auvtool.dataset import open_dataset, require_labels
 from auvtool.dataset_json import SemanticClass
 from auvtool.errors import InputError
+from auvtool.image_files import strip_channel
 
 
 def test_raw_dataset(tmp_path):

@@ -5,8 +5,9 @@ from pathlib import Path
 import phantoms
 import pytest
 
+from auvtool.cases import Case
 from auvtool.corruption.kinds import KINDS
-from auvtool.dataset import Case, open_dataset
+from auvtool.dataset import open_dataset
 from auvtool.faults import split_copy_id
 from auvtool.faulty_copies import choose_cases, fault_combinations, faulty_copies
 from auvtool.faulty_copies import donors as donors_of

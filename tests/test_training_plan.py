@@ -7,7 +7,8 @@ import pickle
 import pytest
 from phantoms import edit_dataset_json, write_raw_dataset
 
-from auvtool.dataset import CaseProblem, open_dataset
+from auvtool.cases import CaseProblem
+from auvtool.dataset import open_dataset
 from auvtool.dataset_json import SemanticClass
 from auvtool.errors import InputError, UsageError
 from auvtool.training.captured_output import captured_output

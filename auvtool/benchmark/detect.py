@@ -11,8 +11,8 @@ import numpy as np
 
 from auvtool.atomic import holds_anything, write_text
 from auvtool.case_extraction import CaseOutcome, ExtractionSettings, inputs_digest
+from auvtool.cases import Case, Dataset
 from auvtool.corruption.kinds import KINDS
-from auvtool.dataset import Case, Dataset
 from auvtool.errors import InputError, UsageError
 from auvtool.evidence import MODEL_GROUPS
 from auvtool.extraction import ExtractionResult, run_extraction

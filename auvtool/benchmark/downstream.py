@@ -10,8 +10,8 @@ from pathlib import Path
 
 from auvtool.atomic import holds_anything, write_text
 from auvtool.benchmark.downstream_plan import LOSS_OPTIONS, Candidates, Plan, Training, worst_first
+from auvtool.cases import Dataset
 from auvtool.command_chain import Step, run_chains
-from auvtool.dataset import Dataset
 from auvtool.errors import InputError, UsageError
 from auvtool.json_text import parse_json
 from auvtool.manifest import input_digest, manifest_path

@@ -4,10 +4,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from auvtool.cases import Dataset, ProblemReason
 from auvtool.checks import Finding
-from auvtool.dataset import Dataset, ProblemReason, file_names, survey_raw_dataset
 from auvtool.dataset_json import FILE_ENDINGS
 from auvtool.errors import InputError
+from auvtool.image_files import file_names
+from auvtool.raw_dataset import survey_raw_dataset
 
 _CODES: dict[ProblemReason, str] = {
     "name": "F003",

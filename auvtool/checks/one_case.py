@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from auvtool.cases import Case, Dataset
 from auvtool.checks import Finding, Source
 from auvtool.checks.case_facts import CaseFacts, ClassFacts, Grid
 from auvtool.checks.class_measures import measure_class, touches_border
@@ -15,7 +16,6 @@ from auvtool.checks.geometry import grid_findings, grid_of, header_findings, ref
 from auvtool.checks.intensities import Intensities, air_threshold, ct_unit, intensity_findings, measure
 from auvtool.checks.labels import few_voxels, gaps, label_key, label_map, value_findings, whole_number_findings
 from auvtool.class_box import class_boxes, class_mask
-from auvtool.dataset import Case, Dataset
 from auvtool.errors import InputError, one_line
 from auvtool.volume import Geometry, view_as_slices
 from auvtool.volume_file import FileVolume, read_volume_file

@@ -16,8 +16,8 @@ from auvtool.schema import FINDINGS, Row
 from auvtool.tables import STANDARD_STREAM, check_output, stream_table, write_table
 
 if TYPE_CHECKING:
+    from auvtool.cases import Dataset
     from auvtool.checks import Finding
-    from auvtool.dataset import Dataset
 
 _SHOWN_CODES = 8
 
@@ -102,7 +102,7 @@ def check(
 
 
 def _case_ids(opened: "Dataset | Finding") -> list[str]:
-    from auvtool.dataset import Dataset
+    from auvtool.cases import Dataset
 
     if not isinstance(opened, Dataset):
         return []

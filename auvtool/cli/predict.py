@@ -14,7 +14,7 @@ from auvtool.errors import CasesFailed, InputError, UsageError
 from auvtool.tables import STANDARD_STREAM
 
 if TYPE_CHECKING:
-    from auvtool.dataset import Case
+    from auvtool.cases import Case
     from auvtool.prediction import Model
     from auvtool.schema import Row
 

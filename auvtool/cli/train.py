@@ -15,7 +15,7 @@ from auvtool.cli.options import Device, DryRun, Force, Jobs, Seed
 from auvtool.errors import CasesFailed, InputError, UsageError
 
 if TYPE_CHECKING:
-    from auvtool.dataset import CaseProblem
+    from auvtool.cases import CaseProblem
     from auvtool.training.session import Outcome, Request
 
 

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from auvtool.dataset import CaseProblem
+from auvtool.cases import CaseProblem
 from auvtool.errors import InputError
 
 ConverterName: TypeAlias = Literal["lits", "totalsegmentator", "word", "feta", "kits23", "msd"]

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
+from auvtool.cases import CaseProblem
 from auvtool.converters import Quirk, SourceCase, SourceDataset, case_problem
 from auvtool.converters.download_folder import folder_with
-from auvtool.dataset import CaseProblem
 from auvtool.errors import InputError
 
 TISSUES = (

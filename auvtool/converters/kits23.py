@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from auvtool.cases import CaseProblem
 from auvtool.converters import SourceCase, SourceDataset, case_problem
 from auvtool.converters.download_folder import folder_with
-from auvtool.dataset import CaseProblem
 from auvtool.errors import InputError
 
 _GET_IMAGES = "the repository holds labels only: run kits23_download_data in it, then convert again"

@@ -8,8 +8,8 @@ import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
+from auvtool.cases import CaseProblem
 from auvtool.converters import SourceCase, SourceDataset, case_problem
-from auvtool.dataset import CaseProblem
 from auvtool.errors import InputError
 
 _NAME = re.compile(r"(volume|segmentation|test-volume)-(\d+)(\.nii|\.nii\.gz)")

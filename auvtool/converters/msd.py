@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from auvtool.cases import CaseProblem
 from auvtool.converters import SourceCase, SourceDataset, case_problem
 from auvtool.converters.download_folder import folder_with
-from auvtool.dataset import CaseProblem
 from auvtool.errors import InputError, one_line
 from auvtool.json_text import parse_json
 

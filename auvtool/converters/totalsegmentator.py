@@ -6,10 +6,10 @@ Version 1 names 104 structures, version 2 names 117; which it is, the names of t
 import csv
 from pathlib import Path
 
+from auvtool.cases import CaseProblem
 from auvtool.converters import Part, Quirk, SourceCase, SourceDataset, case_problem
 from auvtool.converters.download_folder import folder_with
 from auvtool.converters.totalsegmentator_classes import V1, V2
-from auvtool.dataset import CaseProblem
 from auvtool.errors import InputError, one_line
 
 _ENDING = ".nii.gz"

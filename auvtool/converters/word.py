@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from auvtool.cases import CaseProblem
 from auvtool.converters import Part, Quirk, SourceCase, SourceDataset, case_problem
 from auvtool.converters.download_folder import folder_with
-from auvtool.dataset import CaseProblem
 from auvtool.errors import InputError
 
 ENDING = ".nii.gz"

@@ -12,8 +12,8 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
+from auvtool.cases import Dataset
 from auvtool.class_box import class_mask, mask_box
-from auvtool.dataset import Dataset
 from auvtool.dataset_json import SemanticClass
 from auvtool.errors import InputError
 from auvtool.feature_store import FeatureFile

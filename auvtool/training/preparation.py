@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from auvtool.atomic import atomic_path
-from auvtool.dataset import Case, CaseProblem, Dataset
+from auvtool.cases import Case, CaseProblem, Dataset
 from auvtool.errors import InputError, one_line
 from auvtool.json_text import parse_json
 from auvtool.training.captured_output import captured_output

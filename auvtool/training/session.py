@@ -9,7 +9,7 @@ from typing import Any
 
 from auvtool.atomic import as_output_error, holds_anything, write_text
 from auvtool.backbones import BACKBONES, require_package, require_scan
-from auvtool.dataset import CaseProblem, Dataset
+from auvtool.cases import CaseProblem, Dataset
 from auvtool.device import torch_device
 from auvtool.errors import InputError, UsageError
 from auvtool.json_text import parse_json

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from auvtool.atomic import as_output_error, holds_anything, write_text
-from auvtool.dataset import Case, CaseProblem, Dataset
+from auvtool.cases import Case, CaseProblem, Dataset
 from auvtool.errors import InputError, UsageError
 from auvtool.json_text import parse_json
 from auvtool.training.folds import read_or_make_splits
