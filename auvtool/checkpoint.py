@@ -57,7 +57,7 @@ def load_checkpoint(path: Path, *, device: "torch.device | str" = "cpu", trust: 
         raise InputError(
             path,
             expected="a checkpoint of tensors and plain values",
-            found=f"objects of {', '.join(unsafe)}" if unsafe else f"'{one_line(error)[:120]}'",
+            found=f"objects of {', '.join(unsafe)}" if unsafe else _described(error),
             cure="save its state dict alone; where the command has --trust-checkpoint and the file is your own, add it"
             if unsafe
             else "check that the file is whole",
@@ -102,6 +102,11 @@ def load_strictly(network: "torch.nn.Module", state: "dict[str, Any]", path: Pat
         if names
     ]
     raise InputError(path, expected=expected, found="; ".join(texts), cure="check --weights")
+
+
+def _described(error: Exception) -> str:
+    """What the readers of archives say; what an unpickler stumbled over in another file helps nobody."""
+    return f"'{one_line(error)[:120]}'" if isinstance(error, RuntimeError | ValueError) else "another or a broken file"
 
 
 def _read_safetensors(path: Path, device: "torch.device | str") -> "dict[str, torch.Tensor]":

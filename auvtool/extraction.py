@@ -1,5 +1,6 @@
 """An extractor run over a data set: one shard a case, resumed by case, joined to one file at the end."""
 
+import contextlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -77,6 +78,7 @@ def run_extraction(
         for outcome in outcomes:
             if outcome.error is not None:
                 if outcome.fatal or not keep_going:
+                    _remove_if_empty(plan.parts)  # nothing came of it: a model that cannot be loaded leaves no trace
                     raise outcome.error
                 failures.append(_failure(outcome.case_id, "extract", str(outcome.error)))
             on_case(outcome)
@@ -107,6 +109,11 @@ def _remove_shards(plan: ExtractionPlan) -> None:
         return
     for path in own:
         path.unlink(missing_ok=True)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # it holds finished cases, or is gone
+        folder.rmdir()
 
 
 def _outcomes(

@@ -248,7 +248,7 @@ EXTRACTORS: dict[str, ExtractorFacts] = {
             code_licence="CC BY-NC-ND 4.0 (not used: the network is written anew from published descriptions)",
             weights_licence="CC BY-NC-ND 4.0: non-commercial",
             source="the Swin-UNETR checkpoint of ljwztc/CLIP-Driven-Universal-Model",
-            cost="-",
+            cost="3.1 GB; one CPU thread: 11 s a window of 96^3, which overlap by half",
         ),
     ),
     "anatomix": ExtractorFacts(
@@ -268,7 +268,7 @@ EXTRACTORS: dict[str, ExtractorFacts] = {
             code_licence="MIT",
             weights_licence="MIT",
             source="anatomix.pth of neel-dey/anatomix",
-            cost="-",
+            cost="2.2 to 2.9 GB; one CPU thread: 6 to 8 s a window of 128^3, which overlap by half",
         ),
     ),
 }
