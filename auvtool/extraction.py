@@ -74,14 +74,17 @@ def run_extraction(
             found=f"'{plan.problems[0].error}'",
             cure="leave it out, or run with --keep-going",
         )
-    with closing(_outcomes(plan, workplace, on_worker_died)) as outcomes:
-        for outcome in outcomes:
-            if outcome.error is not None:
-                if outcome.fatal or not keep_going:
-                    _remove_if_empty(plan.parts)  # nothing came of it: a model that cannot be loaded leaves no trace
-                    raise outcome.error
-                failures.append(_failure(outcome.case_id, "extract", str(outcome.error)))
-            on_case(outcome)
+    try:
+        with closing(_outcomes(plan, workplace, on_worker_died)) as outcomes:
+            for outcome in outcomes:
+                if outcome.error is not None:
+                    if outcome.fatal or not keep_going:
+                        raise outcome.error
+                    failures.append(_failure(outcome.case_id, "extract", str(outcome.error)))
+                on_case(outcome)
+    except BaseException:
+        _remove_if_empty(plan.parts)  # a model that cannot be loaded, or a cluster not reached, leaves no trace
+        raise
     require_folder(plan.parts)
     failed = {row["case"] for row in failures}
     sources = {

