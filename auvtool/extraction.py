@@ -1,7 +1,7 @@
 """An extractor run over a data set: one shard a case, resumed by case, joined to one file at the end."""
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -76,12 +76,7 @@ def run_extraction(
         )
     try:
         with closing(_outcomes(plan, workplace, on_worker_died)) as outcomes:
-            for outcome in outcomes:
-                if outcome.error is not None:
-                    if outcome.fatal or not keep_going:
-                        raise outcome.error
-                    failures.append(_failure(outcome.case_id, "extract", str(outcome.error)))
-                on_case(outcome)
+            failures += _failures(outcomes, keep_going=keep_going, on_case=on_case)
     except BaseException:
         _remove_if_empty(plan.parts)  # a model that cannot be loaded, or a cluster not reached, leaves no trace
         raise
@@ -102,6 +97,20 @@ def run_extraction(
     if not failures:
         _remove_shards(plan)
     return result
+
+
+def _failures(
+    outcomes: Iterable[CaseOutcome], *, keep_going: bool, on_case: Callable[[CaseOutcome], None]
+) -> list[Row]:
+    """Rows of the cases that failed, when all are through."""
+    failures = []
+    for outcome in outcomes:
+        if outcome.error is not None:
+            if outcome.fatal or not keep_going:
+                raise outcome.error
+            failures.append(_failure(outcome.case_id, "extract", str(outcome.error)))
+        on_case(outcome)
+    return failures
 
 
 def _remove_shards(plan: ExtractionPlan) -> None:
