@@ -181,7 +181,7 @@ EXTRACTORS: dict[str, ExtractorFacts] = {
             code_licence="Apache-2.0",
             weights_licence="-",
             source="part of auvtool",
-            cost="-",
+            cost="0.9 GB, PyTorch's own; one CPU thread: 0.07 s a hippocampus",
         ),
     ),
     "nnunet": ExtractorFacts(
@@ -204,7 +204,7 @@ EXTRACTORS: dict[str, ExtractorFacts] = {
             code_licence="Apache-2.0",
             weights_licence="yours",
             source="a results folder of `auvtool train` or of nnU-Net, or a checkpoint in one, by --weights",
-            cost="as nnU-Net's prediction without mirroring; its features stand in memory, or past 1 GB in a file",
+            cost="1.0 GB and 0.4 CPU seconds a hippocampus with a small network, 3.9 GB and 119 s a CT of 104 classes",
         ),
     ),
     "medsam2": ExtractorFacts(
