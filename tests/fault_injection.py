@@ -122,7 +122,8 @@ def _digest(path: Path) -> str:
 
 def _tensors(path: Path) -> str:
     """Weights, optimiser and history of a checkpoint as text; nnU-Net's own log in it has times."""
-    from auvtool.training.export import NOISE_KEY, RUN_KEY, read_checkpoint
+    from auvtool.nnunet_run import read_checkpoint
+    from auvtool.training.export import NOISE_KEY, RUN_KEY
 
     checkpoint = read_checkpoint(path)
     keys = ("network_weights", "optimizer_state", NOISE_KEY, RUN_KEY, "current_epoch", "_best_ema")
