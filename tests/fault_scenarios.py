@@ -117,7 +117,7 @@ _predicted = _number(r"(\d+) cases were predicted before")
 
 
 def _epochs(out: Path) -> int:
-    from auvtool.training.export import read_checkpoint
+    from auvtool.nnunet_run import read_checkpoint
 
     for name in ("checkpoint_final.pth", "checkpoint_latest.pth"):
         for path in (out / "RUN").glob(f"fold_*/{name}"):
