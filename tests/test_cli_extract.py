@@ -5,6 +5,7 @@ from pathlib import Path
 
 import phantoms
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from auvtool import console
@@ -127,3 +128,22 @@ def test_tables_are_merged_to_a_pipe(folder: Path) -> None:
     done = run("merge", "1.csv", "2.csv", "-o", "-")
     assert done.exit_code == 0, done.exception
     assert done.stdout == "case,step,error\na,extract,worse\nb,extract,bad\n"
+
+
+@pytest.mark.parametrize(
+    "words", [["--amp", "bf16"], ["--propagate"], ["--window", "0,1"], ["--feature", "penultimate"]]
+)
+def test_an_option_of_another_model_is_refused(folder: Path, words: list[str]) -> None:
+    done = run("extract", folder, "-o", "F.h5", "--extractor", "identity", *words)
+    assert isinstance(done.exception, UsageError)
+    assert str(done.exception).startswith(f"{words[0]}: expected nothing for identity")
+
+
+def test_trust_is_the_only_way_past_the_safe_reader(folder: Path) -> None:
+    torch.save({"model": {"a": torch.ones(1)}, "made": Path("here")}, "w.pth")
+    done = run("extract", folder, "-o", "F.h5", "--weights", "w.pth")
+    assert isinstance(done.exception, InputError)
+    assert "pathlib" in str(done.exception)
+    trusted = run("extract", folder, "-o", "F.h5", "--weights", "w.pth", "--trust-checkpoint")
+    assert "expected LiteMedSAM's weights" in str(trusted.exception)  # read, and found to be another network's
+    assert not Path("F.h5.parts").exists()
