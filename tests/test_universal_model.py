@@ -1,4 +1,6 @@
-"""The Universal Model's network: the oracle of its backbone is MONAI 1.4.0, that of its head a loop over voxels."""
+"""The Universal Model's network: its oracle is the authors' own, run and not read; MONAI 1.4.0 and a loop over voxels
+are those of its backbone and head.
+"""
 
 import numpy as np
 import pytest
@@ -37,6 +39,26 @@ def test_the_backbone_is_that_of_monai_1_4(network) -> None:
     assert bottleneck.shape == (1, 768, 2, 2, 2)
     many = torch.cat([bottleneck.flatten()] * 20)
     assert figures(many) == pytest.approx([0.562103, 0.832505, 5.601056, 1.172212], abs=1e-4)
+
+
+def test_the_network_is_that_of_the_authors() -> None:
+    """All of it, from a window to the logits of each organ, with every weight random."""
+    network = UniversalModel().eval()
+    shapes = {name: tuple(t.shape) for name, t in network.state_dict().items() if "relative_position_index" not in name}
+    assert len(shapes) == 162
+    network.load_state_dict(random_weights(shapes), strict=False)
+    with torch.inference_mode():
+        maps, _ = network(random_volume(64, 64, 64), list(range(32)))
+    # What Universal_model(img_size=(64, 64, 64), in_channels=1, out_channels=32, backbone="swinunetr",
+    # encoding="word_embedding") of ljwztc/CLIP-Driven-Universal-Model gives for these weights under monai==1.4.0.
+    expected = {
+        0: [48.571748, 39.086613, 338.538147, 115.619308],
+        5: [48.506703, 40.124834, 343.570923, 115.951248],
+        24: [52.767189, 42.283159, 369.974945, 120.921982],
+        31: [49.698069, 41.526341, 344.047119, 119.651215],
+    }
+    for organ, of_authors in expected.items():
+        assert figures(maps[0, 8 + organ]) == pytest.approx(of_authors, abs=1e-2)
 
 
 def test_the_merging_of_today_is_another(network) -> None:

@@ -1,6 +1,6 @@
 """What the CLIP-Driven Universal Model segments, in the order of its outputs, and other names of the same things."""
 
-# As the authors spell them, in their order.
+# In the order of the table in the authors' README, spelt as in their list of common questions.
 ORGANS: tuple[str, ...] = (
     "Spleen",
     "Right Kidney",

@@ -3,8 +3,9 @@
 Liu et al., CLIP-Driven Universal Model for Organ Segmentation and Tumor Detection, ICCV 2023 (arXiv 2301.00785). A
 vector of the name of each organ, by CLIP's text encoder, and the pooled bottleneck of the image together make the
 parameters of three 1x1x1 convolutions (8, 8 and 1 outputs), which turn the decoder's last maps into the logits of that
-organ; the head is that of DoDNet (Zhang et al., CVPR 2021). Written from published descriptions, with MONAI's Swin-
-UNETR; names of modules are those of the authors' checkpoints, which carry the vectors of the 32 names.
+organ; the head is that of DoDNet (Zhang et al., CVPR 2021). Written from what the papers say, with MONAI's Swin-
+UNETR and without the authors' code, whose licence allows no derivatives; what that computes is the oracle of a test.
+Names of modules are those of the authors' checkpoints, which carry the vectors of the 32 names.
 """
 
 from collections.abc import Sequence
