@@ -178,6 +178,9 @@ def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(trained):
     straight, resumed = read_checkpoint(trained.outcome.checkpoint), read_checkpoint(outcome.checkpoint)
     for key in ("network_weights", "optimizer_state", NOISE_KEY, RUN_KEY, "current_epoch", "_best_ema"):
         assert_equal(resumed[key], straight[key])
+    assert resumed["logging"].keys() == straight["logging"].keys()
+    for key in resumed["logging"].keys() - {"epoch_start_timestamps", "epoch_end_timestamps"}:
+        assert_equal(resumed["logging"][key], straight["logging"][key])
     assert not (fold / "checkpoint_latest.pth").exists()
 
 

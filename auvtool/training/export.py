@@ -21,17 +21,19 @@ def save_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
     Raises:
         OutputError: the disk is full, the folder is read-only, or the like.
     """
-    with atomic_path(path, force=True) as temporary:
-        torch.save(_plain(dict(checkpoint)), temporary)
+    # To a file that Python opened: what fails to be written there is an OSError, not the archive's RuntimeError.
+    with atomic_path(path, force=True) as temporary, temporary.open("wb") as file:
+        torch.save(plain(dict(checkpoint)), file)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The same with Python's numbers and lists in the place of numpy's, in nested containers."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, dict):
-        return {_plain(key): _plain(item) for key, item in value.items()}
+        return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_plain(item) for item in value)
+        return type(value)(plain(item) for item in value)
     return value

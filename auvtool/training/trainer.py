@@ -18,7 +18,7 @@ from auvtool.atomic import write_text
 from auvtool.backbones import has_deep_supervision
 from auvtool.errors import InputError
 from auvtool.training.duo import DuoLoss, NonFiniteLoss
-from auvtool.training.export import save_checkpoint
+from auvtool.training.export import plain, save_checkpoint
 from auvtool.training.noise import NoiseLevels, attach_noise_head, is_noise_parameter
 from auvtool.training.precision import needs_gradient_scaler, set_precision
 from auvtool.training.processes import number_of_processes, own_rank, share_gradient
@@ -256,6 +256,8 @@ class AuvTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no types
     def on_epoch_end(self) -> None:
         """nnU-Net's end of an epoch, then a row of the log and a checkpoint to resume from."""
         super().on_epoch_end()  # counts the epoch
+        # As a checkpoint gives it back: the moving average of the Dice goes on from it, and float32 rounds otherwise.
+        self.logger.load_checkpoint(plain(self.logger.get_checkpoint()))
 
         def last(key: str) -> Any:
             return self.logger.get_value(key, step=-1)
