@@ -14,8 +14,9 @@ from jaxtyping import Int64
 from auvtool.arrays import Volume
 from auvtool.atomic import atomic_path, is_stream
 from auvtool.case_evidence import COLUMNS
+from auvtool.case_features import AGREEMENT_COLUMNS, CaseFeatures, FeatureHeader
 from auvtool.errors import InputError, OutputError, UsageError
-from auvtool.feature_store import AGREEMENT_COLUMNS, CaseFeatures, FeatureFile, FeatureHeader, group_name
+from auvtool.feature_store import FeatureFile, group_name
 from auvtool.schema import FEATURES_NAME, FEATURES_VERSION
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from features import CLASSES, case_features, random_maps
 
+from auvtool.case_features import FeatureHeader
 from auvtool.contamination import draw_contaminations
 from auvtool.corruption.kinds import KINDS
 from auvtool.detection import auroc
 from auvtool.detection_experiments import SHARES, contaminated, paired, summary
 from auvtool.detection_methods import Item, Method, QuantifierMethod, quantifier_methods, scale_search_methods
-from auvtool.feature_store import FeatureHeader
 from auvtool.quantifiers import QUANTIFIERS
 from auvtool.schema import DETECTION, DETECTION_PAIRED, DETECTION_SUMMARY
 from auvtool.score_options import score_options

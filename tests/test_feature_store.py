@@ -12,8 +12,9 @@ from features import random_evidence
 from hypothesis import given
 from hypothesis import strategies as st
 
+from auvtool.case_features import MAP_KINDS, ROIS, CaseFeatures, FeatureHeader
 from auvtool.errors import InputError, OutputError, UsageError
-from auvtool.feature_store import MAP_KINDS, ROIS, CaseFeatures, FeatureFile, FeatureHeader, group_name
+from auvtool.feature_store import FeatureFile, group_name
 from auvtool.feature_writer import assemble, case_shard, shard_is_complete
 from auvtool.spectrum import CENTERINGS, UNFOLDINGS
 

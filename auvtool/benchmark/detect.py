@@ -11,6 +11,7 @@ import numpy as np
 
 from auvtool.atomic import holds_anything, write_text
 from auvtool.case_extraction import CaseOutcome, ExtractionSettings, inputs_digest
+from auvtool.case_features import FeatureHeader
 from auvtool.cases import Case, Dataset
 from auvtool.corruption.kinds import KINDS
 from auvtool.errors import InputError, UsageError
@@ -19,7 +20,7 @@ from auvtool.extraction import ExtractionResult, run_extraction
 from auvtool.extraction_plan import ExtractionPlan, plan_extraction
 from auvtool.faults import put_fault, split_copy_id
 from auvtool.faulty_copies import choose_cases, donors, fault_combinations, faulty_copies
-from auvtool.feature_store import FeatureFile, FeatureHeader
+from auvtool.feature_store import FeatureFile
 from auvtool.json_text import parse_json
 from auvtool.manifest import recorded_option, write_manifest
 from auvtool.quantification import read_cases

@@ -17,7 +17,7 @@ from auvtool.schema import EXPLANATION, METRICS, SCORES, Row
 from auvtool.tables import STANDARD_STREAM, check_output, read_table, write_table
 
 if TYPE_CHECKING:
-    from auvtool.feature_store import CaseFeatures
+    from auvtool.case_features import CaseFeatures
     from auvtool.scoring import Scoring
 
 _RANKED = ("rank", "case", "auv", "value", "status", "n_slices", "volume_ml")
