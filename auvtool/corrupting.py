@@ -18,10 +18,11 @@ from auvtool.corruption.kinds import KINDS
 from auvtool.corruption_records import MadeCase, Parts, fingerprint, parts_of
 from auvtool.dataset import require_labels
 from auvtool.errors import AuvtoolError, InputError, OutputError, UsageError, one_line
+from auvtool.experiment_schema import ANSWER_KEY
 from auvtool.faults import FaultyVolume, put_fault
 from auvtool.manifest import write_manifest
 from auvtool.reference_dataset import check_dataset_name, reference_to
-from auvtool.schema import ANSWER_KEY, FAILURES, Row
+from auvtool.schema import FAILURES, Row
 from auvtool.tables import write_table
 from auvtool.volume import CaseVolume, read_case
 from auvtool.volume_writing import file_ending, write_like

@@ -31,8 +31,9 @@ from auvtool.corrupting import (
 from auvtool.corruption.kinds import KINDS
 from auvtool.dataset import open_dataset
 from auvtool.errors import ExitCode, InputError, UsageError
+from auvtool.experiment_schema import ANSWER_KEY
 from auvtool.faults import put_fault
-from auvtool.schema import ANSWER_KEY, FAILURES, Row
+from auvtool.schema import FAILURES, Row
 from auvtool.tables import read_table
 from auvtool.volume import read_case
 from auvtool.workplace import Workplace

@@ -15,8 +15,8 @@ from auvtool.corruption.kinds import KINDS
 from auvtool.detection import auroc
 from auvtool.detection_experiments import SHARES, contaminated, paired, summary
 from auvtool.detection_methods import Item, Method, QuantifierMethod, quantifier_methods, scale_search_methods
+from auvtool.experiment_schema import DETECTION, DETECTION_PAIRED, DETECTION_SUMMARY
 from auvtool.quantifiers import QUANTIFIERS
-from auvtool.schema import DETECTION, DETECTION_PAIRED, DETECTION_SUMMARY
 from auvtool.score_options import score_options
 from auvtool.scoring import score_cases
 from auvtool.tables import parse_table, render

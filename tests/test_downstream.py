@@ -20,8 +20,9 @@ from auvtool.benchmark.downstream import Experiment
 from auvtool.benchmark.downstream_plan import ALL, CLEAN, DUO, ORACLE, RANDOM, VOLUME, Candidates, Plan, make_plan
 from auvtool.dataset import open_dataset
 from auvtool.errors import InputError, UsageError
+from auvtool.experiment_schema import ANSWER_KEY, DOWNSTREAM, DOWNSTREAM_SUMMARY
 from auvtool.keep_list import read_keep_list
-from auvtool.schema import ANSWER_KEY, DOWNSTREAM, DOWNSTREAM_SUMMARY, SCORES, Row
+from auvtool.schema import SCORES, Row
 from auvtool.tables import read_table, write_table
 
 CASES = tuple("abcdefghij")

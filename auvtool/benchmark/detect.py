@@ -16,6 +16,7 @@ from auvtool.cases import Case, Dataset
 from auvtool.corruption.kinds import KINDS
 from auvtool.errors import InputError, UsageError
 from auvtool.evidence import MODEL_GROUPS
+from auvtool.experiment_schema import ANSWER_KEY
 from auvtool.extraction import ExtractionResult, run_extraction
 from auvtool.extraction_plan import ExtractionPlan, plan_extraction
 from auvtool.faults import put_fault, split_copy_id
@@ -24,7 +25,7 @@ from auvtool.feature_store import FeatureFile
 from auvtool.json_text import parse_json
 from auvtool.manifest import recorded_option, write_manifest
 from auvtool.quantification import read_cases
-from auvtool.schema import ANSWER_KEY, Row
+from auvtool.schema import Row
 from auvtool.tables import read_table, write_table
 from auvtool.volume import read_case
 from auvtool.workplace import Workplace
