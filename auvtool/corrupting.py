@@ -16,7 +16,7 @@ from auvtool.cases import Case, CaseProblem, Dataset, Fault
 from auvtool.corruption.cases import Level
 from auvtool.corruption.kinds import KINDS
 from auvtool.corruption_records import MadeCase, Parts, fingerprint, parts_of
-from auvtool.dataset import require_labels
+from auvtool.dataset import require_dataset_json, require_labels
 from auvtool.errors import AuvtoolError, InputError, OutputError, UsageError, one_line
 from auvtool.experiment_schema import ANSWER_KEY
 from auvtool.failures import FAILURES_NAME, failure_row, write_failures
@@ -114,13 +114,7 @@ def plan_corruption(
         raise UsageError(f"--kinds: expected some of {', '.join(KINDS)}, each once, got {wrong}; correct them")
     check_dataset_name(folder, option="-o")
     _check_replaceable(folder, source, force=force)
-    if not source.raw:
-        raise InputError(
-            source.folder,
-            expected="an nnU-Net raw data set",
-            found="a plain folder",
-            cure="write a dataset.json for it first",
-        )
+    require_dataset_json(source, what="an nnU-Net raw data set")
     labelled = require_labels(source)
     generator = np.random.default_rng(seed)
     n_dirty = max(1, round(share * len(labelled.cases)))
