@@ -54,7 +54,7 @@ def phantoms_with_faults(phantoms_once, tmp_path):
 
 def bench(folder: Path, *options: str):
     fixed = ("--key", "answer_key.csv", "--scores", "good.csv", "--scores", "bad.csv", "-o", "D")
-    return auvtool("bench", "downstream", "Dataset900_Phantoms", *fixed, *options, cwd=folder)
+    return auvtool("bench", "downstream", "Dataset900_Phantoms", *fixed, *options, cwd=folder, timeout=1800)
 
 
 def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(phantoms_with_faults):

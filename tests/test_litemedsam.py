@@ -23,8 +23,9 @@ from auvtool.extraction_plan import plan_extraction
 from auvtool.extractors import litemedsam as module
 from auvtool.extractors import load_extractor, weights
 from auvtool.extractors.facts import EXTRACTORS
-from auvtool.extractors.litemedsam import LiteMedSam, grid_boxes, grid_region, grid_shape, loosened, model_images
+from auvtool.extractors.litemedsam import LiteMedSam, grid_boxes, grid_region, grid_shape, model_images
 from auvtool.extractors.model_options import ModelOptions
+from auvtool.extractors.prompted_masks import loosened
 from auvtool.extractors.weights import find_weights, version_of
 from auvtool.feature_store import FeatureFile
 
