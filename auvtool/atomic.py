@@ -36,6 +36,11 @@ def is_stream(path: Path) -> bool:
     return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
+def is_piped(path: Path) -> bool:
+    """Whether an output is '-', standard output, or a stream: nothing can stand beside it."""
+    return str(path) == "-" or is_stream(path)
+
+
 @contextmanager
 def atomic_path(path: Path, *, force: bool) -> Iterator[Path]:
     """A temporary path in the folder of `path`, renamed to it when the block ends without an error.

@@ -18,6 +18,7 @@ from auvtool.calibration import (
     training_designs,
 )
 from auvtool.case_extraction import CaseOutcome, ExtractionSettings
+from auvtool.case_features import CaseFeatures, FeatureHeader
 from auvtool.cases import Dataset
 from auvtool.corruption.kinds import KINDS
 from auvtool.detection import auroc
@@ -28,7 +29,6 @@ from auvtool.extraction_plan import ExtractionPlan, plan_extraction
 from auvtool.extractors.model_options import ModelOptions
 from auvtool.faults import split_copy_id
 from auvtool.faulty_copies import choose_cases, fault_combinations, faulty_copies
-from auvtool.feature_store import CaseFeatures, FeatureHeader
 from auvtool.quantifiers import CALIBRATED
 from auvtool.schema import Row
 from auvtool.score_options import score_options

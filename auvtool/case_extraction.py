@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from auvtool.case_evidence import case_evidence
+from auvtool.case_features import FeatureHeader
 from auvtool.cases import Case, Dataset
 from auvtool.dataset_json import SemanticClass
 from auvtool.errors import AuvtoolError, InputError, OutputError, one_line
@@ -18,7 +19,7 @@ from auvtool.extractors import DecodedChannel, Extractor, ModelInput, load_extra
 from auvtool.extractors.facts import Prompt
 from auvtool.extractors.model_options import ModelOptions
 from auvtool.faults import read_case_with_fault
-from auvtool.feature_store import FeatureHeader, group_name
+from auvtool.feature_store import group_name
 from auvtool.feature_writer import case_shard
 from auvtool.measurement import ChannelRegion, choose_slices, measure_case
 from auvtool.normalize import InputMode, normalize

@@ -22,13 +22,13 @@ from auvtool.conversion_records import (
 )
 from auvtool.converters.case_files import CaseFiles, CaseTarget, make_case_files
 from auvtool.errors import AuvtoolError, InputError, OutputError, one_line
+from auvtool.failures import FAILURES_NAME, failure_row, write_failures
 from auvtool.manifest import write_manifest
-from auvtool.schema import FAILURES, QUIRKS, Row
+from auvtool.schema import QUIRKS, Row
 from auvtool.tables import write_table
 from auvtool.worker_pool import WorkerDied
 from auvtool.workplace import HERE, Workplace
 
-FAILURES_NAME = "failures.csv"
 QUIRKS_NAME = "quirks.csv"
 
 CaseWork: TypeAlias = tuple[PlannedCase, str]  # with its fingerprint
@@ -182,7 +182,7 @@ def _result(
     return ConversionResult(
         quirks=tuple(quirks),
         failures=tuple(
-            {"case": problem.case_id, "step": "convert", "error": problem.error}
+            failure_row(problem.case_id, "convert", problem.error)
             for problem in sorted(failures, key=lambda problem: problem.case_id)
         ),
         n_training=len(made.keys() - test),
@@ -218,8 +218,7 @@ def _write_tables(
         fold = {"train": sorted(training.keys() - plan.validation), "val": validation}
         write_text(folder / "splits_final.json", json.dumps([fold], indent=1) + "\n", force=True)
     write_table(result.quirks, QUIRKS, folder / QUIRKS_NAME, force=True)
-    if result.failures:
-        write_table(result.failures, FAILURES, folder / FAILURES_NAME, force=True)
+    write_failures(result.failures, folder / FAILURES_NAME)
     path = folder / "dataset.json"
     write_text(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n", force=True)
     write_manifest(

@@ -12,6 +12,7 @@ from auvtool.atomic import write_text
 from auvtool.converters import Quirk, SourceCase
 from auvtool.converters.case_files import CaseFiles, CaseTarget
 from auvtool.json_text import parse_json
+from auvtool.manifest import size_and_time
 
 RECORDS = ".convert"  # folder of the records in a data set, and the mark of one that convert made
 _REVISION = 1  # raised with every change that writes other files from the same source
@@ -20,7 +21,7 @@ _REVISION = 1  # raised with every change that writes other files from the same 
 def fingerprint(case: SourceCase, *, is_test: bool, target: CaseTarget) -> str:
     """Of all that decides how a case comes out: its files by name, size and time, its part, and the way of writing."""
     files = [case.image, *([case.label] if case.label else []), *(path for _, path in case.masks)]
-    facts = [(str(path), *_state(path)) for path in files]
+    facts = [(str(path), *size_and_time(path)) for path in files]
     way = [is_test, target.link, target.relative, target.n_channels, target.file_ending, sorted(target.label_values)]
     values = [value for value, _ in case.masks]
     quirks = [asdict(quirk) for quirk in case.quirks]
@@ -75,11 +76,3 @@ def remove_unfinished(folder: Path, finished: Mapping[str, CaseFiles]) -> None:
     for path in sorted(folder.rglob("*")):
         if (path.is_symlink() or path.is_file()) and path not in own:
             path.unlink()
-
-
-def _state(path: Path) -> tuple[int, int]:
-    try:
-        state = path.stat()
-    except OSError:  # making the case says what is wrong
-        return (-1, 0)
-    return state.st_size, state.st_mtime_ns

@@ -16,12 +16,14 @@ from auvtool.cases import Case, CaseProblem, Dataset, Fault
 from auvtool.corruption.cases import Level
 from auvtool.corruption.kinds import KINDS
 from auvtool.corruption_records import MadeCase, Parts, fingerprint, parts_of
-from auvtool.dataset import require_labels
+from auvtool.dataset import require_dataset_json, require_labels
 from auvtool.errors import AuvtoolError, InputError, OutputError, UsageError, one_line
+from auvtool.experiment_schema import ANSWER_KEY
+from auvtool.failures import FAILURES_NAME, failure_row, write_failures
 from auvtool.faults import FaultyVolume, put_fault
 from auvtool.manifest import write_manifest
 from auvtool.reference_dataset import check_dataset_name, reference_to
-from auvtool.schema import ANSWER_KEY, FAILURES, Row
+from auvtool.schema import Row
 from auvtool.tables import write_table
 from auvtool.volume import CaseVolume, read_case
 from auvtool.volume_writing import file_ending, write_like
@@ -31,7 +33,6 @@ from auvtool.workplace import HERE, Workplace
 LevelChoice: TypeAlias = Level | Literal["mixed"]
 
 ANSWER_KEY_NAME = "answer_key.csv"
-FAILURES_NAME = "failures.csv"
 DEFAULT_KINDS = tuple(name for name, kind in KINDS.items() if not kind.null_test)
 
 
@@ -113,13 +114,7 @@ def plan_corruption(
         raise UsageError(f"--kinds: expected some of {', '.join(KINDS)}, each once, got {wrong}; correct them")
     check_dataset_name(folder, option="-o")
     _check_replaceable(folder, source, force=force)
-    if not source.raw:
-        raise InputError(
-            source.folder,
-            expected="an nnU-Net raw data set",
-            found="a plain folder",
-            cure="write a dataset.json for it first",
-        )
+    require_dataset_json(source, what="an nnU-Net raw data set")
     labelled = require_labels(source)
     generator = np.random.default_rng(seed)
     n_dirty = max(1, round(share * len(labelled.cases)))
@@ -332,13 +327,9 @@ def _lie_together(plan: CorruptionPlan) -> bool:
 def _result(plan: CorruptionPlan, spoilt: Sequence[SpoiltCase]) -> CorruptionResult:
     key: list[Row] = [{"case": case.case_id, "dirty": False, "dice": 1.0} for case in plan.clean]
     key += [outcome.row for outcome in spoilt if outcome.row is not None]
-    failures: list[Row] = [
-        {"case": problem.case_id, "step": "read", "error": problem.error} for problem in plan.problems
-    ]
+    failures = [failure_row(problem.case_id, "read", problem.error) for problem in plan.problems]
     failures += [
-        {"case": outcome.case_id, "step": "corrupt", "error": str(outcome.error)}
-        for outcome in spoilt
-        if outcome.error is not None
+        failure_row(outcome.case_id, "corrupt", str(outcome.error)) for outcome in spoilt if outcome.error is not None
     ]
     return CorruptionResult(
         key=tuple(sorted(key, key=lambda row: str(row["case"]))),
@@ -366,8 +357,7 @@ def _write_tables(
     record = {**plan.source.raw, "numTraining": len(mapped), "dataset": dict(sorted(mapped.items()))}
     write_text(folder / "dataset.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n", force=True)
     write_table(result.key, ANSWER_KEY, folder / ANSWER_KEY_NAME, force=True)
-    if result.failures:
-        write_table(result.failures, FAILURES, folder / FAILURES_NAME, force=True)
+    write_failures(result.failures, folder / FAILURES_NAME)
     write_manifest(
         folder / ANSWER_KEY_NAME,
         command="corrupt",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from auvtool.atomic import write_text
 from auvtool.cases import Case, Fault
+from auvtool.manifest import size_and_time
 from auvtool.schema import Row
 
 _REVISION = 1  # raised with every change that writes other files from the same source
@@ -102,15 +103,7 @@ def parts_of(folder: Path) -> Parts:
 def fingerprint(case: Case, faults: Sequence[Fault], parts: Parts) -> str:
     """Of all that decides how a dirty case comes out: its files by name, size and time, its faults, the place."""
     files = [*case.images, case.label, *(fault.donor for fault in faults)]
-    states = [None if path is None else (str(path.absolute()), *_state(path)) for path in files]
+    states = [None if path is None else (str(path.absolute()), *size_and_time(path)) for path in files]
     dealt = [(fault.kind, fault.level, fault.seed) for fault in faults]
     record = [_REVISION, str(parts.final), case.case_id, states, dealt]
     return hashlib.sha256(json.dumps(record).encode()).hexdigest()
-
-
-def _state(path: Path) -> tuple[int, int]:
-    try:
-        state = path.stat()
-    except OSError:  # making the case says what is wrong
-        return (-1, 0)
-    return state.st_size, state.st_mtime_ns

@@ -41,6 +41,18 @@ def open_dataset(folder: Path, *, labels: Path | None = None) -> Dataset:
     return dataset
 
 
+def require_dataset_json(dataset: Dataset, *, what: str) -> None:
+    """Refuse a plain folder where `what`, an nnU-Net raw data set, is needed.
+
+    Raises:
+        InputError: see above.
+    """
+    if not dataset.raw:
+        raise InputError(
+            dataset.folder, expected=what, found="a plain folder", cure="write a dataset.json for it first"
+        )
+
+
 def require_labels(dataset: Dataset) -> Dataset:
     """`dataset` with its cases that have no label moved to the problems.
 

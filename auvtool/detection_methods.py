@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from auvtool.auv import log_coordinates
+from auvtool.case_features import MAP_KINDS, ROIS, CaseFeatures, FeatureHeader
 from auvtool.errors import UsageError
-from auvtool.feature_store import MAP_KINDS, ROIS, CaseFeatures, FeatureHeader
 from auvtool.quantification import case_volumes_ml, quantify
 from auvtool.quantifiers import QUANTIFIERS, QuantifierName
 from auvtool.residuals import residuals

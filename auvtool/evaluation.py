@@ -11,6 +11,7 @@ import numpy as np
 
 from auvtool.errors import InputError
 from auvtool.evaluation_pairs import Comparison, Pair
+from auvtool.failures import failure_row
 from auvtool.label_stream import label_blocks, read_label_grid
 from auvtool.metrics import Confusion, Overlap, PairCounts, confusion_matrix, overlap
 from auvtool.schema import ALL_CLASSES, Row
@@ -71,7 +72,7 @@ def evaluate(
         if isinstance(outcome, CaseOverlap):
             result.cases.append(outcome)
         elif keep_going:
-            result.failures.append({"case": pair.case_id, "step": "eval", "error": str(outcome)})
+            result.failures.append(failure_row(pair.case_id, "eval", str(outcome)))
         else:
             raise outcome
     return result

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Integer
 
 from auvtool.arrays import Spectrum
 from auvtool.case_evidence import COLUMNS
-from auvtool.feature_store import AGREEMENT_COLUMNS, MAP_KINDS, ROIS, CaseFeatures
+from auvtool.case_features import AGREEMENT_COLUMNS, MAP_KINDS, ROIS, CaseFeatures
 from auvtool.quantifiers.controls import effective_rank
 from auvtool.quantifiers.semantic_scale import semantic_scale
 from auvtool.quantifiers.variance import feature_variance

@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float
 
 from auvtool.auv import Side
+from auvtool.case_features import CaseFeatures
 from auvtool.errors import UsageError
-from auvtool.feature_store import CaseFeatures
 from auvtool.quantification import map_spectra_of
 from auvtool.scale import energy_shares
 from auvtool.schema import Row

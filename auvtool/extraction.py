@@ -14,9 +14,9 @@ from auvtool.case_extraction import CaseOutcome, CaseTask, not_extracted, read_f
 from auvtool.cases import Case
 from auvtool.errors import InputError
 from auvtool.extraction_plan import ExtractionPlan, check_space
+from auvtool.failures import failure_row, failures_path, write_failures
 from auvtool.feature_writer import assemble, require_folder
-from auvtool.schema import FAILURES, Row
-from auvtool.tables import write_table
+from auvtool.schema import Row
 from auvtool.worker_pool import WorkerDied
 from auvtool.workplace import HERE, Workplace
 
@@ -28,11 +28,6 @@ class ExtractionResult:
     n_cases: int
     n_resumed: int
     failures: tuple[Row, ...]
-
-
-def failures_path(output: Path) -> Path:
-    """The table of failed cases beside a feature file."""
-    return output.with_name(output.name + ".failures.csv")
 
 
 def run_extraction(
@@ -66,7 +61,7 @@ def run_extraction(
     check_space(plan)
     with as_output_error(plan.output):
         plan.parts.mkdir(exist_ok=True)
-    failures = [_failure(problem.case_id, "read", problem.error) for problem in plan.problems]
+    failures = [failure_row(problem.case_id, "read", problem.error) for problem in plan.problems]
     if failures and not keep_going:
         raise InputError(
             plan.problems[0].case_id,
@@ -86,10 +81,7 @@ def run_extraction(
         case.case_id: shard_path(plan.parts, case.case_id) for case in plan.dataset.cases if case.case_id not in failed
     }
     failures.sort(key=lambda row: str(row["case"]))
-    if failures:
-        write_table(failures, FAILURES, failures_path(plan.output), force=True)
-    else:
-        failures_path(plan.output).unlink(missing_ok=True)  # of an earlier run
+    write_failures(failures, failures_path(plan.output))
     result = ExtractionResult(len(sources), len(plan.finished), tuple(failures))
     if sources:
         assemble(sources, plan.output, plan.header, force=force or plan.is_unfinished)
@@ -108,7 +100,7 @@ def _failures(
         if outcome.error is not None:
             if outcome.fatal or not keep_going:
                 raise outcome.error
-            failures.append(_failure(outcome.case_id, "extract", str(outcome.error)))
+            failures.append(failure_row(outcome.case_id, "extract", str(outcome.error)))
         on_case(outcome)
     return failures
 
@@ -157,7 +149,3 @@ def _one_after_the_other(cases: Sequence[Case], task: CaseTask) -> Iterator[Case
         for case, following in zip_longest(cases, cases[1:]):
             read, ahead = ahead, None if following is None else reader.submit(read_files, following, task)
             yield work_on_case(case, task=task, read=None if read is None else read.result)
-
-
-def _failure(case_id: str, step: str, error: str) -> Row:
-    return {"case": case_id, "step": step, "error": error}

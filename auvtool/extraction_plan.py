@@ -10,13 +10,13 @@ import numpy as np
 
 from auvtool.atomic import refuse_existing
 from auvtool.case_extraction import CaseTask, ExtractionSettings, input_state, shard_path
+from auvtool.case_features import FeatureHeader
 from auvtool.cases import Case, CaseProblem, Dataset
 from auvtool.dataset import require_labels
 from auvtool.errors import InputError, OutputError, UsageError
 from auvtool.extractors.class_prompts import prompts_of_classes
 from auvtool.extractors.facts import ExtractorFacts, facts_with
 from auvtool.extractors.weights import find_weights, version_of
-from auvtool.feature_store import FeatureHeader
 from auvtool.feature_writer import refuse_stream, shard_is_complete
 from auvtool.manifest import manifest_path
 from auvtool.volume import read_case

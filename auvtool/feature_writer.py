@@ -12,10 +12,11 @@ import numpy as np
 from jaxtyping import Int64
 
 from auvtool.arrays import Volume
-from auvtool.atomic import atomic_path, is_stream
+from auvtool.atomic import atomic_path, is_piped
 from auvtool.case_evidence import COLUMNS
+from auvtool.case_features import AGREEMENT_COLUMNS, CaseFeatures, FeatureHeader
 from auvtool.errors import InputError, OutputError, UsageError
-from auvtool.feature_store import AGREEMENT_COLUMNS, CaseFeatures, FeatureFile, FeatureHeader, group_name
+from auvtool.feature_store import FeatureFile, group_name
 from auvtool.schema import FEATURES_NAME, FEATURES_VERSION
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def _new_file(path: Path, header: FeatureHeader, *, force: bool) -> Iterator[h5p
 
 def refuse_stream(path: Path) -> None:
     """Raise UsageError if `path` is '-', a pipe or a device: HDF5 seeks in the file it writes."""
-    if str(path) == "-" or is_stream(path):
+    if is_piped(path):
         raise UsageError(f"{path}: expected a file, got a stream; HDF5 cannot be piped, name a file (-o F.h5)")
 
 

@@ -29,6 +29,18 @@ def require_volume_size(path: Path, n_bytes: int) -> None:
     _require(path, n_bytes, "a volume", limit_gib(VOLUME_VARIABLE, _VOLUME_GIB), VOLUME_VARIABLE)
 
 
+def require_bytes(path: Path, n_stored: int, n_in_memory: int, *, packed: bool) -> None:
+    """Refuse voxels that cannot all be in the file (deflate has a best ratio), or that take too much memory.
+
+    Raises:
+        ValueError: the file is too short for `n_stored` bytes; InputError: see `require_volume_size`.
+    """
+    size = path.stat().st_size
+    if size * (DEFLATE_RATIO if packed else 1) < n_stored:
+        raise ValueError(f"{size} bytes {'that can unpack to' if packed else 'instead of'} {n_stored}")
+    require_volume_size(path, n_in_memory)
+
+
 def require_table_size(path: Path | str, n_bytes: int) -> None:
     """Refuse a table of more bytes than `AUVTOOL_MAX_TABLE_GIB` (1).
 

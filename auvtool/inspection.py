@@ -9,19 +9,21 @@ from typing import TypeAlias
 
 from auvtool import __version__
 from auvtool.errors import InputError
-from auvtool.extractors.facts import EXTRACTORS
-from auvtool.feature_store import FeatureFile
-from auvtool.json_text import parse_json
-from auvtool.manifest import manifest_path
-from auvtool.schema import (
+from auvtool.experiment_schema import (
     ANSWER_KEY,
-    CLASS_PROMPTS,
-    CORRELATIONS,
     DETECTION,
     DETECTION_PAIRED,
     DETECTION_SUMMARY,
     DOWNSTREAM,
     DOWNSTREAM_SUMMARY,
+)
+from auvtool.extractors.facts import EXTRACTORS
+from auvtool.feature_store import FeatureFile
+from auvtool.json_text import parse_json
+from auvtool.manifest import manifest_path
+from auvtool.schema import (
+    CLASS_PROMPTS,
+    CORRELATIONS,
     EXPLANATION,
     FAILURES,
     FEATURES_NAME,

@@ -81,6 +81,15 @@ def input_digest(path: Path) -> str:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def size_and_time(path: Path) -> tuple[int, int]:
+    """Bytes of an input and when it was last changed, in ns: what tells that it is as it was; (-1, 0) of none."""
+    try:
+        state = path.stat()
+    except OSError:  # reading it says what is wrong
+        return (-1, 0)
+    return state.st_size, state.st_mtime_ns
+
+
 def _listing(files: Iterable[tuple[str, Path]]) -> str:
     listing = sorted((name, file.stat().st_size) for name, file in files)
     return "listing:" + hashlib.sha256(json.dumps(listing).encode()).hexdigest()

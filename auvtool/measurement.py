@@ -9,9 +9,9 @@ from scipy.special import expit
 
 from auvtool.arrays import LabelMap, Volume
 from auvtool.case_evidence import CaseEvidence
+from auvtool.case_features import AGREEMENT_COLUMNS, MAP_KINDS, ROIS, CaseFeatures, Roi, Status
 from auvtool.dataset_json import SemanticClass
 from auvtool.extractors import DecodedChannel
-from auvtool.feature_store import AGREEMENT_COLUMNS, MAP_KINDS, ROIS, CaseFeatures, Roi, Status
 from auvtool.gram import map_spectra
 from auvtool.quantifiers.controls import mean_entropy
 from auvtool.quantifiers.eaoa import ResidualProbability

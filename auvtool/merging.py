@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from auvtool.case_evidence import CaseEvidence
+from auvtool.case_features import CaseFeatures, FeatureHeader
 from auvtool.errors import InputError
-from auvtool.feature_store import CaseFeatures, FeatureFile, FeatureHeader
+from auvtool.feature_store import FeatureFile
 from auvtool.feature_writer import assemble
 from auvtool.schema import FAILURES, KEEP_LIST, METRICS, SCORES, Row, TableSchema
 from auvtool.tables import read_table

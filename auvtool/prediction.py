@@ -15,6 +15,7 @@ from auvtool.atomic import as_output_error, write_text
 from auvtool.cases import Case
 from auvtool.device import torch_device
 from auvtool.errors import AuvtoolError, InputError, OutputError, UsageError, one_line
+from auvtool.failures import failure_row
 from auvtool.manifest import input_digest
 from auvtool.nnunet_run import load_network, read_json
 from auvtool.schema import Row
@@ -149,13 +150,13 @@ def predict(
             except AuvtoolError as error:
                 if not keep_going:
                     raise
-                failures.append(failure_row(case.case_id, str(error)))
+                failures.append(failure_row(case.case_id, "predict", str(error)))
             except Exception as error:
                 if not keep_going:
                     raise InputError(
                         case.case_id, expected="an image to predict", found=one_line(error), cure="check it"
                     ) from error
-                failures.append(failure_row(case.case_id, f"{type(error).__name__}: {one_line(error)}"))
+                failures.append(failure_row(case.case_id, "predict", f"{type(error).__name__}: {one_line(error)}"))
             else:
                 _write(model, predicted, case.case_id, output)
                 del predicted  # gigabytes, with many classes: gone before the next case needs as much
@@ -168,11 +169,6 @@ def is_predicted(case: Case, output: Path, file_ending: str, *, probabilities: b
     """Whether `output` holds all that `predict` writes for a case."""
     endings = (file_ending, *_PROBABILITY_ENDINGS) if probabilities else (file_ending,)
     return all((output / (case.case_id + ending)).exists() for ending in endings)
-
-
-def failure_row(case_id: str, error: str) -> Row:
-    """A row of the FAILURES table."""
-    return {"case": case_id, "step": "predict", "error": error}
 
 
 @dataclass(frozen=True)

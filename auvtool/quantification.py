@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from auvtool.arrays import Spectrum
+from auvtool.case_features import CaseFeatures, FeatureHeader
 from auvtool.errors import InputError
 from auvtool.evidence import MODEL_GROUPS, evidence_of, reasons
-from auvtool.feature_store import CaseFeatures, FeatureFile, FeatureHeader
+from auvtool.feature_store import FeatureFile
 from auvtool.quantifiers.controls import effective_rank
 from auvtool.quantifiers.deviation import class_deviations, deviation
 from auvtool.quantifiers.mahalanobis import mahalanobis_distance

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from auvtool.atomic import write_text
 from auvtool.cases import Dataset
-from auvtool.dataset import require_labels
+from auvtool.dataset import require_dataset_json, require_labels
 from auvtool.errors import InputError, UsageError
 from auvtool.keep_list import KeepList
 
@@ -38,13 +38,7 @@ def reference_dataset(folder: Path, source: Dataset, keep: KeepList, *, force: b
         InputError: `source` has no dataset.json, or none of the cases is kept.
     """
     _check_folder(folder, source, force=force)
-    if not source.raw:
-        raise InputError(
-            source.folder,
-            expected="an nnU-Net raw data set (--dataset)",
-            found="a plain folder",
-            cure="write a dataset.json for it first",
-        )
+    require_dataset_json(source, what="an nnU-Net raw data set (--dataset)")
     labelled = require_labels(source)
     kept = [case for case in labelled.cases if keep.keeps(case.case_id)]
     if not kept:

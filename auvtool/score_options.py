@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypedDict, get_args
 
+from auvtool.case_features import FeatureHeader, MapKind, Roi
 from auvtool.errors import UsageError
-from auvtool.feature_store import FeatureHeader, MapKind, Roi
 from auvtool.quantifiers import QUANTIFIERS, Quantifier, QuantifierName
 from auvtool.scale import Energy, EpsRule
 

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Float
 
 from auvtool.auv import AuvAxis, fit_axis, log_coordinates, place
+from auvtool.case_features import CaseFeatures, FeatureHeader
 from auvtool.correlation import partial_spearman
 from auvtool.errors import InputError, UsageError
-from auvtool.feature_store import CaseFeatures, FeatureHeader
 from auvtool.quantification import Quantified, case_volumes_ml, quantify
 from auvtool.residuals import residuals
 from auvtool.schema import ALL_CLASSES, Row

@@ -10,8 +10,9 @@ import SimpleITK
 from auvtool.dataset_json import FILE_ENDINGS
 from auvtool.errors import InputError
 from auvtool.image_files import strip_channel
+from auvtool.nifti_file import open_nifti
 from auvtool.volume import Geometry, view_on_axes
-from auvtool.volume_file import open_nifti, read_volume_file
+from auvtool.volume_file import read_volume_file
 
 _sitk: Any = SimpleITK
 _PICTURES = (".png", ".bmp")

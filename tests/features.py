@@ -3,7 +3,7 @@
 import numpy as np
 
 from auvtool.case_evidence import COLUMNS, N_CELLS, CaseEvidence
-from auvtool.feature_store import AGREEMENT_COLUMNS, ROIS, CaseFeatures, FeatureHeader
+from auvtool.case_features import AGREEMENT_COLUMNS, ROIS, CaseFeatures, FeatureHeader
 from auvtool.feature_writer import assemble, case_shard
 from auvtool.gram import map_spectra
 from auvtool.measurement import STATISTIC_NAMES

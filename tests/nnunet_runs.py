@@ -8,6 +8,11 @@ from typing import Any
 
 import torch
 
+from auvtool.extractors import load_extractor
+from auvtool.extractors.facts import facts_with
+from auvtool.extractors.model_options import ModelOptions
+from auvtool.extractors.nnunet import TrainedNnUNet
+
 Plans = dict[str, Any]
 _CONVOLUTIONS = {
     "n_stages": 3,
@@ -116,3 +121,15 @@ def write_run(
     change(checkpoint)
     torch.save(checkpoint, folder / "fold_0/checkpoint_final.pth")
     return folder
+
+
+def extractor_of(run: Path, **options) -> TrainedNnUNet:
+    """The extractor nnunet with such a folder as weights."""
+    loaded = load_extractor("nnunet", ModelOptions(weights=run, **options), device="cpu")
+    assert isinstance(loaded, TrainedNnUNet)
+    return loaded
+
+
+def facts(run: Path, **options):
+    """What `extract` knows of it before it is loaded."""
+    return facts_with("nnunet", ModelOptions(weights=run, **options))

@@ -16,7 +16,7 @@ import nibabel
 import numpy as np
 import SimpleITK as sitk  # noqa: N813  # its usual name
 
-from auvtool.errors import AuvtoolError
+from auvtool.errors import AuvtoolError, InputError
 from auvtool.visible_text import visible
 
 
@@ -377,3 +377,10 @@ TARGETS = {
     "meta": Target("meta.csv", _meta_seeds, _read_meta),
     "log": Target("training_log.jsonl", _log_seeds, _read_log),
 }
+
+
+def refused(name: str, content: bytes, folder: Path, message: str) -> None:
+    """Assert that the reader refuses a file with this content, and says this of it."""
+    found = strike(TARGETS[name], content, folder)
+    assert isinstance(found, InputError), found
+    assert message in str(found)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+SIZE = 128  # of the network in tests: no weight depends on it, and 512 would take minutes
+ABSENT, MIXED, PRESENT = 0.0, 1.05, 3.0  # what the random network thinks of an object on most slices
+
 
 def build_reference(size: int) -> torch.nn.Module:
     """SAM2.1 Hiera tiny at `size` x `size` with its video predictor's settings; MedSAM2's differ in no other value."""

@@ -1,8 +1,11 @@
 """Outputs appear whole or not at all."""
 
+import os
+from pathlib import Path
+
 import pytest
 
-from auvtool.atomic import atomic_path, refuse_existing, write_text
+from auvtool.atomic import atomic_path, is_piped, refuse_existing, write_text
 from auvtool.errors import UsageError
 
 
@@ -40,3 +43,10 @@ def test_writing_is_refused_before_work(tmp_path):
     write_text(tmp_path / "a.csv", "x", force=False)
     with pytest.raises(UsageError, match="--force"):
         refuse_existing(tmp_path / "a.csv", force=False)
+
+
+def test_nothing_can_stand_beside_standard_output_a_device_or_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    write_text(tmp_path / "a.csv", "x", force=False)
+    piped = {path: is_piped(path) for path in (Path("-"), Path("/dev/null"), *tmp_path.iterdir(), tmp_path / "none")}
+    assert {path for path, found in piped.items() if found} == {Path("-"), Path("/dev/null"), tmp_path / "pipe"}

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813  # its usual name
 import torch
-from test_training import assert_equal
-from training_phantoms import RECIPE
+from training_phantoms import RECIPE, assert_equal
 
 from auvtool.dataset import open_dataset, require_labels
 from auvtool.errors import UsageError

@@ -12,8 +12,8 @@ from auvtool.benchmark import detect
 from auvtool.cli.app import app
 from auvtool.corruption.kinds import KINDS
 from auvtool.errors import AuvtoolError, ExitCode
+from auvtool.experiment_schema import ANSWER_KEY, DETECTION, DETECTION_PAIRED, DETECTION_SUMMARY
 from auvtool.feature_store import FeatureFile
-from auvtool.schema import ANSWER_KEY, DETECTION, DETECTION_PAIRED, DETECTION_SUMMARY
 from auvtool.tables import read_table
 
 CHOSEN = ("blur", "gaussian-noise", "dilated", "holes")

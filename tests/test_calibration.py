@@ -14,11 +14,11 @@ from auvtool.calibration import (
     suspicion_of_unseen_kinds,
     training_designs,
 )
+from auvtool.case_features import FeatureHeader
 from auvtool.detection import auroc
 from auvtool.errors import InputError
 from auvtool.evidence import evidence_of
 from auvtool.faults import copy_id
-from auvtool.feature_store import FeatureHeader
 from auvtool.schema import SCORES
 from auvtool.tables import parse_table
 

@@ -4,254 +4,37 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813  # its usual name
-from check_phantoms import (
-    GEOMETRY,
-    ODD,
-    change,
-    clean_case,
-    ellipsoid,
-    image_path,
-    label_path,
-    voxels_of,
-    write_clean_dataset,
+from check_phantoms import GEOMETRY, ODD, change, image_path, label_path, voxels_of, write_clean_dataset
+from phantoms import edit_dataset_json, write_volume
+from planted_faults import (
+    BESIDE,
+    COUNTS,
+    PLANTED,
+    a_whole_turn,
+    check,
+    hollow,
+    no_right_angles,
+    on_both,
+    on_image,
+    on_label,
+    put,
+    same,
 )
-from phantoms import edit_dataset_json, truncate, write_volume
 
-from auvtool.checking import check_dataset, finding_row
-from auvtool.checks import RULES, Finding, chosen_codes
-from auvtool.checks.files import survey
+from auvtool.checking import finding_row
+from auvtool.checks import RULES
 from auvtool.checks.sides import pairs_of_sides
-from auvtool.errors import InputError, UsageError
-from auvtool.workplace import Workplace
-
-
-def check(folder: Path, **options: object) -> list[Finding]:
-    return list(check_dataset(survey(folder), codes=chosen_codes(), **options))
-
-
-@pytest.fixture(scope="module")
-def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clean_dataset(tmp_path_factory.mktemp("clean") / "Dataset001_Clean")
 
 
 @pytest.fixture
-def folder(clean: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(clean, tmp_path / "Dataset001_Clean")
+def folder(clean_dataset: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(clean_dataset, tmp_path / "Dataset001_Clean")
 
 
-def test_a_clean_data_set_gives_nothing(clean: Path) -> None:
-    assert check(clean) == []
-
-
-def on_image(spoil: Callable[[np.ndarray], np.ndarray], **geometry: object) -> Callable[[Path], None]:
-    return lambda folder: change(image_path(folder), spoil, **geometry)
-
-
-def on_label(spoil: Callable[[np.ndarray], np.ndarray], **geometry: object) -> Callable[[Path], None]:
-    return lambda folder: change(label_path(folder), spoil, **geometry)
-
-
-def put(where: object, value: float, kind: type[np.generic] | None = None) -> Callable[[np.ndarray], np.ndarray]:
-    """Voxels with a value put in; `where` is a mask, an index, or a function of the voxels."""
-
-    def spoil(voxels: np.ndarray) -> np.ndarray:
-        spoilt = voxels.astype(kind) if kind else voxels.copy()
-        spoilt[where(voxels) if callable(where) else where] = value
-        return spoilt
-
-    return spoil
-
-
-def on_both(spoil: Callable[[np.ndarray], np.ndarray], **geometry: object) -> Callable[[Path], None]:
-    def plant(folder: Path) -> None:
-        change(image_path(folder), spoil, **geometry)
-        change(label_path(folder), spoil, **geometry)
-
-    return plant
-
-
-def same(voxels: np.ndarray) -> np.ndarray:
-    return voxels
-
-
-def rename(before: str, after: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / before).rename(folder / after)
-
-
-def in_every_image(spoil: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
-    def plant(folder: Path) -> None:
-        for path in sorted((folder / "imagesTr").iterdir()):
-            change(path, spoil)
-
-    return plant
-
-
-def no_right_angles(folder: Path) -> None:
-    for path in (image_path(folder), label_path(folder)):
-        image = nibabel.load(path)
-        affine = image.affine.copy()
-        affine[0, 1] = 0.1
-        nibabel.save(nibabel.Nifti1Image(np.asanyarray(image.dataobj), affine), path)
-
-
-def two_channels_in_a_file(folder: Path) -> None:
-    image = nibabel.load(image_path(folder))
-    voxels = np.asanyarray(image.dataobj)
-    nibabel.save(nibabel.Nifti1Image(np.stack([voxels, voxels + 1], axis=-1), image.affine), image_path(folder))
-
-
-def same_image(folder: Path) -> None:
-    shutil.copy(image_path(folder, "case_05"), image_path(folder))
-
-
-def same_label(folder: Path) -> None:
-    shutil.copy(label_path(folder, "case_05"), label_path(folder))
-
-
-def labels_exchanged(folder: Path) -> None:
-    """Two cases on grids of their own, each with the label of the other."""
-    for case_id, cut in ((ODD, 1), ("case_06", 2)):
-        for path in (image_path(folder, case_id), label_path(folder, case_id)):
-            change(path, lambda voxels, cut=cut: voxels[:, cut:])
-    one, other = label_path(folder), label_path(folder, "case_06")
-    one.rename(folder / "kept")
-    other.rename(one)
-    (folder / "kept").rename(other)
-
-
-def swap(first: int, second: int) -> Callable[[np.ndarray], np.ndarray]:
-    def spoil(label: np.ndarray) -> np.ndarray:
-        swapped = label.copy()
-        swapped[label == first], swapped[label == second] = second, first
-        return swapped
-
-    return spoil
-
-
-def twice(voxels: np.ndarray) -> np.ndarray:
-    return np.concatenate([voxels, voxels])
-
-
-def another_phase(image: np.ndarray) -> np.ndarray:
-    """The same slices again, brighter and with noise of their own."""
-    noise = np.random.default_rng(9).normal(0.0, 3.0, image.shape)
-    return np.concatenate([image, np.rint(image * 1.1 + noise).astype(np.int16)])
-
-
-def with_background_again(label: np.ndarray) -> np.ndarray:
-    return np.concatenate([label, np.zeros_like(label)])
-
-
-def shrunk(label: np.ndarray) -> np.ndarray:
-    small = np.where(label == 3, 0, label)
-    small[ellipsoid((6.5, 22.0, 17.5), (1.6, 1.6, 1.6))] = 3
-    return small
-
-
-def hollow(label: np.ndarray) -> np.ndarray:
-    hole = ellipsoid((6.5, 13.0, 25.0), (2.0, 1.5, 1.5))
-    return np.where(hole & (label == 1), 0, label).astype(np.uint8)
-
-
-def extended(label: np.ndarray) -> np.ndarray:
-    """The spine cut where it is widest."""
-    cut = label.copy()
-    cut[:7][cut[:7] == 3] = 0
-    return cut
-
-
-def into_air(label: np.ndarray) -> np.ndarray:
-    """The spine behind the patient's back, as far as the view goes."""
-    moved = np.where(label == 3, 0, label)
-    moved[ellipsoid((6.5, 27.5, 3.5), (4.6, 1.9, 3.2))] = 3
-    return moved
-
-
-def in_padding(image: np.ndarray) -> np.ndarray:
-    padded = image.copy()
-    padded[:, 20:] = -2000
-    return padded
-
-
-def a_whole_turn(folder: Path) -> None:
-    """The label's voxels and header turned together: the header tells the truth, nnU-Net does not look at it."""
-    label = sitk.ReadImage(str(label_path(folder)))
-    sitk.WriteImage(sitk.Flip(label, [True, False, False], False), str(label_path(folder)))
-
-
-PLANTED = [
-    ("F001", lambda folder: edit_dataset_json(folder, file_ending=None)),
-    ("F001", lambda folder: (folder / "dataset.json").write_text("{")),
-    ("F001", lambda folder: edit_dataset_json(folder, labels={"background": 0, "kidney_left": 2})),
-    ("F002", lambda folder: edit_dataset_json(folder, numTraining=9)),
-    ("F003", rename(f"imagesTr/{ODD}_0000.nii.gz", f"imagesTr/{ODD}.nii.gz")),
-    ("F004", rename(f"imagesTr/{ODD}_0000.nii.gz", f"imagesTr/{ODD}_0001.nii.gz")),
-    ("F005", lambda folder: label_path(folder).unlink()),
-    ("F006", lambda folder: shutil.copy(label_path(folder), label_path(folder, "case_99"))),
-    ("F007", lambda folder: write_volume(folder / "imagesTr/case_99_0000.nrrd", clean_case(99)[0])),
-    ("F008", lambda folder: truncate(image_path(folder))),
-    ("F008", lambda folder: truncate(label_path(folder))),
-    ("F008", lambda folder: label_path(folder).write_bytes(b"")),
-    ("F009", lambda folder: shutil.rmtree(folder / "imagesTr")),
-    ("F010", two_channels_in_a_file),
-    ("G001", on_label(lambda label: label[:, 1:])),
-    ("G002", on_label(same, spacing_mm=(3.0, 1.5, 1.6))),
-    ("G003", on_label(same, origin_mm=(-40.0, 25.0, 311.0))),
-    ("G004", on_label(same, direction=np.diag([-1.0, 1.0, 1.0]))),
-    ("G004", a_whole_turn),
-    ("G005", on_both(same, spacing_mm=(1.0, 1.0, 1.0))),
-    ("G006", on_both(same, direction=np.diag([1.0, -1.0, 1.0]))),
-    ("G007", on_both(same, spacing_mm=(3000.0, 1.5, 1.5))),
-    ("G008", no_right_angles),
-    ("I001", on_image(put((5, 3, 4), np.nan, np.float32))),
-    ("I001", on_image(put((5, 3, 4), np.inf, np.float32))),
-    ("I002", on_image(lambda image: np.full_like(image, 7))),
-    ("I003", on_image(put(5, -1000))),
-    ("I004", on_image(lambda image: image[[0, 1, 2, 2, *range(4, 14)]])),
-    ("I005", lambda folder: (on_image(twice)(folder), on_label(with_background_again)(folder))),
-    ("I006", on_image(lambda image: image + 1024)),
-    ("I006", on_image(lambda image: np.clip(image / 4.0 + 60.0, 0, 255).astype(np.uint8))),
-    ("I006", in_every_image(lambda image: np.clip(image / 4.0 + 60.0, 0, 255).astype(np.uint8))),
-    ("I007", lambda folder: edit_dataset_json(folder, channel_names={"0": "scan"})),
-    ("I008", lambda folder: (on_image(another_phase)(folder), on_label(with_background_again)(folder))),
-    ("L001", on_label(put((5, 3, 4), 0.5, np.float32))),
-    ("L001", on_label(put((5, 3, 4), np.nan, np.float32))),
-    ("L002", on_label(put((5, 3, 4), 9))),
-    ("L003", on_label(np.zeros_like)),
-    ("L005", on_label(put((slice(6, 8), slice(None), slice(20, None)), 0))),
-    ("L006", on_label(shrunk)),
-    ("L007", on_label(put((slice(3, 5), slice(3, 5), slice(16, 19)), 2))),
-    ("L008", on_label(hollow)),
-    ("L009", on_label(extended)),
-    ("L010", on_image(in_padding)),
-    ("L011", on_label(swap(1, 3))),
-    ("D001", same_image),
-    ("D002", same_label),
-    ("D003", labels_exchanged),
-    ("D004", on_label(swap(1, 2))),
-    (
-        "D005",
-        lambda folder: edit_dataset_json(
-            folder, labels={"background": 0, "kidney_left": 1, "kidney_right": 2, "spine": 3, "bladder": 4}
-        ),
-    ),
-]
-# What a fault brings along: two exchanged labels do not fit their images, a gap leaves a class in two pieces, ....
-BESIDE = {
-    "G004": {"D004", "L011"},
-    "G005": {"L006"},
-    "G006": {"D004", "L011"},
-    "G007": {"L006"},
-    "L005": {"L007", "L009"},
-    "L011": {"D004"},
-    "D003": {"G001"},
-    "D004": {"L011"},
-}
-COUNTS = {"D003": 2, "G008": 2}  # both cases, both files
+def test_a_clean_data_set_gives_nothing(clean_dataset: Path) -> None:
+    assert check(clean_dataset) == []
 
 
 @pytest.mark.parametrize(
@@ -416,76 +199,6 @@ def test_few_cases_are_not_compared(tmp_path: Path) -> None:
     assert check(folder) == []
 
 
-def test_every_case_that_an_error_stops_is_a_finding(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> str:
-        raise MemoryError("no room")
-
-    monkeypatch.setattr("auvtool.checks.one_case.label_key", fail)
-    found = check(folder)
-    assert [one.code for one in found] == ["F011"] * 8
-    assert "MemoryError: no room" in found[0].what
-
-
-def test_a_killed_worker_is_a_finding() -> None:
-    from auvtool.cases import Case
-    from auvtool.checking import _killed
-
-    assert [one.code for one in _killed(Case("a", (), None)).findings] == ["F011"]
-
-
-def test_workers_change_nothing(folder: Path) -> None:
-    for plant in (same_image, on_label(put((5, 3, 4), 9))):
-        plant(folder)
-    truncate(label_path(folder, "case_06"))
-    alone = check(folder)
-    assert len(alone) == 3
-    assert check(folder, workplace=Workplace(2)) == alone
-
-
-def test_findings_come_before_the_last_case_is_read(folder: Path) -> None:
-    label_path(folder, "case_00").unlink()
-    on_label(put((5, 3, 4), 9))(folder)
-    done: list[str] = []
-    findings = check_dataset(survey(folder), codes=chosen_codes(), on_case=done.append)
-    assert (next(findings).code, done) == ("F005", [])
-    assert (next(findings).code, done[-1]) == ("L002", ODD)
-    assert list(findings) == []
-    assert len(done) == 8
-
-
-@pytest.mark.parametrize(
-    ("select", "ignore", "expected"),
-    [
-        ([], ["L"], {code for code in RULES if code[0] != "L"}),
-        (["f005", "G00"], [], {"F005", *(code for code in RULES if code[0] == "G")}),
-        (["empty-label", "D"], ["D001"], {"L003", "D002", "D003", "D004", "D005", "D006"}),
-    ],
-)
-def test_rules_are_chosen_like_a_linters(select: list[str], ignore: list[str], expected: set[str]) -> None:
-    assert chosen_codes(select, ignore) == expected
-
-
-def test_a_rule_that_is_not_there_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"--select: expected codes like F005, .* got X1"):
-        chosen_codes(["X1"])
-    with pytest.raises(UsageError, match="all of them ignored"):
-        chosen_codes(["L003"], ["L"])
-
-
-def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "nothing"):
-        with pytest.raises(InputError):
-            survey(folder)
-
-
-def test_only_what_is_chosen_is_measured(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    on_image(lambda image: image[:, 1:])(folder)
-    for name in ("measure", "label_map"):
-        monkeypatch.setattr(f"auvtool.checks.one_case.{name}", None)
-    found = list(check_dataset(survey(folder), codes=chosen_codes(["F", "G"])))
-    assert [one.code for one in found] == ["G001"]
-
-
 def test_names_of_left_and_right() -> None:
     names = ["Left_Kidney", "right_kidney", "Head_of_femur_L", "Head_of_femur_R", "cleft", "crest", "left ventricle"]
     assert pairs_of_sides(["Left_Kidney", "Right_Kidney", *names[1:]]) == [
@@ -497,23 +210,3 @@ def test_names_of_left_and_right() -> None:
 def test_left_and_right_turned_in_all_cases_is_one_line(folder: Path) -> None:
     edit_dataset_json(folder, labels={"background": 0, "kidney_right": 1, "kidney_left": 2, "spine": 3})
     assert [(one.code, one.case_id) for one in check(folder)] == [("D004", None)]
-
-
-def test_memory_is_that_of_the_files(tmp_path: Path) -> None:
-    """What is made beside the voxels of image and label stays a small part of them."""
-    import tracemalloc
-
-    folder = write_clean_dataset(tmp_path / "Dataset004_Large", n_cases=1)
-    shape = (120, 256, 256)
-    image = np.random.default_rng(0).integers(-1000, 1000, shape).astype(np.int16)
-    label = np.zeros(shape, np.uint8)
-    label[40:80, 60:120, 60:120], label[40:80, 60:120, 140:200], label[20:100, 150:180, 100:140] = 2, 1, 3
-    write_volume(image_path(folder, "case_00"), image, **GEOMETRY)
-    write_volume(label_path(folder, "case_00"), label, **GEOMETRY)
-    check(folder)  # what is imported and cached
-    tracemalloc.start()
-    assert {one.code for one in check(folder)} <= {"L009"}
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    # int16 image, uint8 label and its int16 copy are 5 bytes a voxel; gzip's buffers come and go.
-    assert peak < 9 * image.size

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import os
-import pty
 import shutil
 import subprocess
 import sys
@@ -13,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from check_phantoms import ODD, change, image_path, label_path, write_clean_dataset
-from command_line import auvtool
+from check_phantoms import ODD, change, image_path, label_path
+from command_line import auvtool, auvtool_on_terminal
 from phantoms import truncate
 
 from auvtool.checks import RULES
@@ -23,15 +22,10 @@ from auvtool.schema import FINDINGS
 from auvtool.tables import read_table
 
 
-@pytest.fixture(scope="module")
-def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clean_dataset(tmp_path_factory.mktemp("clean") / "Dataset001_Clean")
-
-
 @pytest.fixture
-def dirty(clean: Path, tmp_path: Path) -> Path:
+def dirty(clean_dataset: Path, tmp_path: Path) -> Path:
     """One error in the files, one that reading tells, one warning that only the other cases tell."""
-    folder = shutil.copytree(clean, tmp_path / "Dataset002_Dirty")
+    folder = shutil.copytree(clean_dataset, tmp_path / "Dataset002_Dirty")
     label_path(folder, "case_00").unlink()
     truncate(image_path(folder, "case_02"))
     change(label_path(folder), lambda label: np.where((label == 3) & (np.arange(14) < 7)[:, None, None], 0, label))
@@ -45,8 +39,8 @@ def codes(text: str) -> list[tuple[str, str]]:
 EXPECTED = [("case_00", "F005"), ("case_02", "F008"), (ODD, "L009")]
 
 
-def test_a_clean_data_set_is_exit_0_and_a_header(clean: Path) -> None:
-    done = auvtool("check", clean)
+def test_a_clean_data_set_is_exit_0_and_a_header(clean_dataset: Path) -> None:
+    done = auvtool("check", clean_dataset)
     assert done.returncode == ExitCode.DONE
     assert done.stdout == ",".join(FINDINGS.column_names()) + "\n"
     assert "check: 8 cases of Dataset001_Clean: 0 errors, 0 warnings" in done.stderr
@@ -80,8 +74,8 @@ def test_rules_are_selected(dirty: Path, options: list[str], expected: list[tupl
     assert codes(auvtool("check", dirty, *options).stdout) == expected
 
 
-def test_wrong_rules_are_wrong_usage(clean: Path) -> None:
-    done = auvtool("check", clean, "--select", "Z9")
+def test_wrong_rules_are_wrong_usage(clean_dataset: Path) -> None:
+    done = auvtool("check", clean_dataset, "--select", "Z9")
     assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
     assert done.stderr.count("\n") == 1
     assert "got Z9; see auvtool info rules" in done.stderr
@@ -141,14 +135,7 @@ def test_findings_stream(dirty: Path) -> None:
 
 
 def test_on_a_terminal_the_lines_are_readable(dirty: Path) -> None:
-    terminal, inside = pty.openpty()
-    try:
-        command = [sys.executable, "-m", "auvtool", "check", str(dirty), "-q"]
-        subprocess.run(command, stdout=inside, stderr=subprocess.DEVNULL, check=False)
-        shown = os.read(terminal, 10_000).decode().splitlines()
-    finally:
-        os.close(terminal)
-        os.close(inside)
+    shown = auvtool_on_terminal("check", dirty, "-q").stdout.splitlines()
     assert [line.split()[:3] for line in shown] == [
         ["case_00", "F005", "error"],
         ["case_02", "F008", "error"],

@@ -1,18 +1,11 @@
 import csv
-import fcntl
 import io
 import json
-import os
-import pty
 import re
-import struct
-import subprocess
-import sys
-import termios
 
 import pytest
-from command_line import auvtool
-from test_score_correlation import CASES, metric_row, random_tables, score_row
+from command_line import auvtool, auvtool_before_head, auvtool_on_terminal
+from score_tables import CASES, metric_row, random_tables, score_row
 
 from auvtool.errors import ExitCode
 from auvtool.schema import CORRELATIONS, KEEP_LIST, METRICS, SCORES
@@ -125,29 +118,10 @@ def test_scores_and_metrics_that_are_not_of_the_same(folder, tmp_path):
 
 
 def terminal(*arguments, columns):
-    """What `auvtool ARGUMENTS` prints on a terminal of that width."""
-    master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    environment = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
-    command = [sys.executable, "-m", "auvtool", *map(str, arguments)]
-    text = b""
-    with subprocess.Popen(
-        command, stdout=slave, stdin=slave, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        os.close(slave)
-        while chunk := _read(master):
-            text += chunk
-        said = process.stderr.read()
-    os.close(master)
-    assert process.returncode == 0, said
-    return re.sub(r"\x1b\[[0-9;]*m", "", text.decode()).splitlines(), said
-
-
-def _read(descriptor):
-    try:
-        return os.read(descriptor, 4096)
-    except OSError:  # the other end is closed
-        return b""
+    """The lines that `auvtool ARGUMENTS` prints on a terminal of that width, and what it says."""
+    done = auvtool_on_terminal(*arguments, columns=columns)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines(), done.stderr
 
 
 def test_terminal_gets_the_layout_of_table_4(folder):
@@ -187,14 +161,9 @@ def test_methods_are_shown_where_they_tell_rows_apart(folder, tmp_path):
 
 
 def test_closed_pipe(folder):
-    command = (
-        f"set -o pipefail; {sys.executable} -m auvtool correlate {folder / 'S.csv'} {folder / 'M.csv'} -q | head -1; "
-        "echo ${PIPESTATUS[0]}"
-    )
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
-    header, code = done.stdout.splitlines()
-    assert header.startswith("quantifier,method")
-    assert code in {"0", "141"}
+    done = auvtool_before_head("correlate", folder / "S.csv", folder / "M.csv", "-q")
+    assert done.stdout.startswith("quantifier,method")
+    assert done.returncode in {0, 141}
     assert done.stderr == ""
 
 

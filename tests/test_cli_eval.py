@@ -2,15 +2,11 @@ import csv
 import io
 import json
 import math
-import os
-import pty
-import subprocess
-import sys
 
 import numpy as np
 import phantoms
 import pytest
-from command_line import auvtool
+from command_line import auvtool, auvtool_on_terminal
 
 from auvtool.errors import ExitCode
 from auvtool.schema import FAILURES, METRICS, PAIRED_METRICS
@@ -42,23 +38,11 @@ def test_stdout_is_the_table_and_a_file_has_its_manifest(pair, tmp_path):
 
 
 def test_terminal_gets_the_means(pair):
-    master, slave = pty.openpty()
-    with subprocess.Popen([sys.executable, "-m", "auvtool", "eval", "-q", *pair], stdout=slave) as process:
-        os.close(slave)
-        text = b""
-        while chunk := _read(master):
-            text += chunk
-    assert process.returncode == 0
-    lines = text.decode().splitlines()
+    done = auvtool_on_terminal("eval", "-q", *pair)
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
     assert "means over 3 of 3 cases" in lines[0]
     assert [line.split()[0] for line in lines[2:]] == ["large", "small", "all"]
-
-
-def _read(descriptor):
-    try:
-        return os.read(descriptor, 4096)
-    except OSError:  # the other end is closed
-        return b""
 
 
 def test_nnunet_format(pair, tmp_path):

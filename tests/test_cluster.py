@@ -13,6 +13,7 @@ from pathlib import Path
 import phantoms
 import pytest
 from command_line import auvtool
+from worker_tasks import die_once, square, square_or_die
 
 from auvtool import cluster, cluster_work
 from auvtool.cluster import Crew, Worker, check_cluster
@@ -76,26 +77,6 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
-
-
-def square(number: int) -> int:
-    return number * number
-
-
-def square_or_die(number: int) -> int:
-    if number < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(0.05)
-    return number * number
-
-
-def die_once(folder: Path) -> str:
-    """Kills its process the first time only, as a shortage of memory that passes."""
-    marker = folder / "died"
-    if not marker.exists():
-        marker.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return "done"
 
 
 def fail(number: int) -> int:

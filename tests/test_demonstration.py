@@ -13,7 +13,8 @@ from auvtool.demonstration import commands, findings, phantom_data, session
 from auvtool.demonstration.commands import DemoPlan
 from auvtool.demonstration.phantom_data import DataPlan
 from auvtool.errors import UsageError
-from auvtool.schema import ANSWER_KEY, Row
+from auvtool.experiment_schema import ANSWER_KEY
+from auvtool.schema import Row
 from auvtool.tables import read_table
 from auvtool.volume import read_image, read_label
 

@@ -1,102 +1,32 @@
-"""The experiments on methods whose answer is known, what they are told of kinds held out, and the methods of score."""
+"""The experiments on methods whose answer is known, and what they are told of kinds held out."""
 
 import math
 import zlib
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from features import CLASSES, case_features, random_maps
+from detection_items import (
+    FACTS,
+    USED,
+    Told,
+    bench_items,
+    by_case,
+    item,
+    number,
+    one,
+    only,
+    perfect,
+    run_contaminated,
+    run_paired,
+)
 
 from auvtool.contamination import draw_contaminations
-from auvtool.corruption.kinds import KINDS
 from auvtool.detection import auroc
-from auvtool.detection_experiments import SHARES, contaminated, paired, summary
-from auvtool.detection_methods import Item, Method, QuantifierMethod, quantifier_methods, scale_search_methods
-from auvtool.feature_store import FeatureHeader
-from auvtool.quantifiers import QUANTIFIERS
-from auvtool.schema import DETECTION, DETECTION_PAIRED, DETECTION_SUMMARY
-from auvtool.score_options import score_options
-from auvtool.scoring import score_cases
+from auvtool.detection_experiments import SHARES, summary
+from auvtool.experiment_schema import DETECTION, DETECTION_PAIRED, DETECTION_SUMMARY
 from auvtool.tables import parse_table, render
-
-HEADER = FeatureHeader("identity", "1", None, "mask-box", "raw", "Dataset999_Test", CLASSES)
-
-
-def kind(of, family, *, null_test=False):
-    return replace(KINDS["blur"], of=of, family=family, null_test=null_test)
-
-
-FACTS = {
-    "snow": kind("image", "noise"),
-    "rain": kind("image", "noise"),
-    "fog": kind("image", "resolution"),
-    "gain": kind("image", "null", null_test=True),
-    "moved": kind("label", "position"),
-    "hollow": kind("label", "topology"),
-    "never-used": kind("label", "topology"),
-}
-USED = ("snow", "rain", "fog", "gain", "moved", "hollow")
-
-
-def item(case, name=None, *, level="high", severity=None):
-    stand_in = SimpleNamespace(foreground_ml=10.0 + case, case_id=f"case_{case}")
-    if name is None:
-        return Item(stand_in, f"case_{case}")
-    return Item(stand_in, f"case_{case}", name, FACTS[name].family, level, severity)
-
-
-def bench_items(n_cases=20, *, kinds=USED, levels=("low", "high")):
-    items = [item(case) for case in range(n_cases)]
-    for name in kinds:
-        items += [item(case, name, level=level, severity=case / 100) for level in levels for case in range(n_cases)]
-    return items
-
-
-def number(one):
-    return int(one.case_id.removeprefix("case_"))
-
-
-@dataclass
-class Told:
-    """A method by a function of an item, that remembers what it was asked."""
-
-    of_item: object
-    name: str = "told"
-    of_data_set: bool = False
-    asked: list = field(default_factory=list)
-
-    def values(self, items, *, held_out):
-        self.asked.append((list(items), held_out))
-        return np.array([self.of_item(one) for one in items], dtype=np.float64)
-
-
-def perfect(one):
-    return float(one.kind is not None)
-
-
-def by_case(one):
-    """Of the clean case alone: a copy has the value of its own case."""
-    return float(number(one) * 7 % 20)
-
-
-def run_contaminated(items, *methods, **options):
-    return contaminated(items, methods, kinds=FACTS, resamples=options.pop("resamples", 50), **options)
-
-
-def run_paired(items, *methods, **options):
-    return paired(items, methods, kinds=FACTS, **options)
-
-
-def only(rows, **wanted):
-    return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
-
-
-def one(rows, **wanted):
-    (row,) = only(rows, **wanted)
-    return row
-
 
 # Known answers
 
@@ -367,85 +297,3 @@ def test_methods_that_do_not_fit_are_refused():
     short.values = lambda items, *, held_out: np.zeros(1)
     with pytest.raises(ValueError, match="finite values or nan of told"):
         run_paired(items, short)
-
-
-# The methods of score
-
-
-def feature_items(n=8):
-    return [Item(case_features(f"c{i}", random_maps(i), dice=[0.5 + 0.04 * i, 0.9]), f"c{i}") for i in range(n)]
-
-
-def values_of(method, items):
-    return method.values(items, held_out=frozenset())
-
-
-def test_every_quantifier_but_that_of_metrics_is_a_method():
-    methods = quantifier_methods(HEADER)
-    expected = {"auv paper", "auv official", *QUANTIFIERS} - {"auv", "predicted-dice"}
-    assert {method.name for method in methods} == expected
-    of_data_set = {method.name for method in methods if method.of_data_set}
-    assert of_data_set == {name for name, facts in QUANTIFIERS.items() if facts.of_data_set} - {"random"}
-    items = feature_items()
-    for method in methods:
-        assert np.isfinite(values_of(method, items)).all(), method.name
-
-
-def test_without_prompts_only_what_needs_no_class_is_left():
-    header = replace(HEADER, prompt="none")
-    names = {method.name for method in quantifier_methods(header)}
-    assert "auv paper" in names
-    assert not names & {"agreement", "entropy", "mahalanobis"}
-    assert len(scale_search_methods(header)) == 2**7 // 4  # one map, one extent, no class region
-
-
-def test_high_is_suspect_as_in_the_auv():
-    items = feature_items()
-    cases = [one.features for one in items]
-    for name in ("auv", "volume", "variance", "agreement", "semantic-scale"):
-        options = score_options(name)
-        auv = score_cases(cases, HEADER, options).whole_cases.auv
-        found = values_of(QuantifierMethod(name, options, HEADER), items)
-        assert np.array_equal(np.argsort(found), np.argsort(auv)), name
-
-
-def test_two_sided_and_residuals_are_what_score_gives():
-    items = feature_items()
-    options = score_options("auv", two_sided=True, residualise=("volume", "depth"))
-    method = QuantifierMethod("both", options, HEADER)
-    assert method.of_data_set
-    expected = score_cases([one.features for one in items], HEADER, options).whole_cases.auv
-    assert np.array_equal(values_of(method, items), expected)
-
-
-def test_a_copy_does_not_share_the_random_number_of_its_case():
-    (random,) = [method for method in quantifier_methods(HEADER) if method.name == "random"]
-    cases = feature_items()
-    copies = [replace(one, kind="snow", family="noise", level="high") for one in cases]
-    row = one(run_paired([*cases, *copies], random), kind="snow")
-    assert row["win_rate"] != 0.5
-
-
-def test_the_search_has_every_choice_under_a_name_of_its_own():
-    methods = scale_search_methods(HEADER)
-    assert len({method.name for method in methods}) == 2**7 + 2**4
-    assert len({method.options for method in methods[: 2**7]}) == 2**7
-    assert methods[0].name == "squared uncentred logits volume d_hw"
-    assert methods[127].name == "linear centred probabilities class-box mean, two-sided, residualised by volume depth"
-    assert methods[-1].name == "linear uncentred channels, two-sided, residualised by volume depth"
-    assert sum(method.of_data_set for method in methods) == 96 + 12
-    protocol: Method = methods[0]
-    assert not protocol.of_data_set
-
-
-def test_scale_of_channels_is_the_entropy_of_their_energies():
-    items = feature_items()
-    (method,) = [one for one in scale_search_methods(HEADER) if one.name == "squared centred channels"]
-    expected = []
-    for item in items:
-        scales = []
-        for spectrum in item.features.channel_spectra["centered"]:
-            share = spectrum**2 / (spectrum**2).sum()
-            scales.append(-(share * np.log(share)).sum() / np.log(len(share)))
-        expected.append(-np.log(np.mean(scales)))
-    np.testing.assert_allclose(values_of(method, items), expected, rtol=1e-9)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from auvtool import schema
+from auvtool import experiment_schema, schema
 from auvtool.cli.app import COMMANDS
 
 ROOT = Path(__file__).parent.parent
@@ -48,7 +48,12 @@ def test_every_command_is_in_the_readme_table():
         assert re.search(rf"^\| `{command}\b", README, flags=re.MULTILINE), command
 
 
-TABLES = [value for value in vars(schema).values() if isinstance(value, schema.TableSchema)]
+TABLES = [
+    value
+    for module in (schema, experiment_schema)
+    for value in vars(module).values()
+    if isinstance(value, schema.TableSchema)
+]
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)

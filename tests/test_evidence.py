@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from features import case_features, random_maps
 
+from auvtool.case_features import AGREEMENT_COLUMNS, FeatureHeader
 from auvtool.evidence import LIMIT, MODEL_GROUPS, evidence_of, reasons
-from auvtool.feature_store import AGREEMENT_COLUMNS, FeatureHeader
 from auvtool.quantification import quantify
 from auvtool.quantifiers.deviation import class_deviations, deviation
 from auvtool.robust import left_out_distance, robust_z

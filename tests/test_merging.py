@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import phantoms
 import pytest
-from test_feature_store import HEADER, case_features, write_shard
+from feature_shards import HEADER, case_features, write_shard
 
 from auvtool import feature_writer
 from auvtool.case_extraction import ExtractionSettings

@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813  # its usual name
 import torch
 from phantoms import truncate, write_volume
+from pickled_code import Touch
 from typer.testing import CliRunner
 
 from auvtool.cli.app import app
@@ -269,16 +270,6 @@ def test_a_full_disk_leaves_neither_map_nor_probabilities(trained, images, tmp_p
 
 
 # --- checkpoints of others
-
-
-class Touch:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
 
 
 def test_a_checkpoint_that_would_run_code_is_refused_unless_it_is_trusted(trained, images, tmp_path):

@@ -56,3 +56,13 @@ def test_an_empty_mask_is_counted_as_one_voxel() -> None:
 
 def test_boxes_of_a_stretched_slice() -> None:
     np.testing.assert_array_equal(boxes_on_grid(LABEL, np.array([2.0, 4.0])), [[2, 4, 5, 11], [0, 0, 7, 3]])
+
+
+def test_boxes_and_regions_lie_on_a_square_whatever_the_slice() -> None:
+    mask = np.zeros((1, 48, 64), dtype=bool)
+    mask[0, 12:24, 16:48] = True
+    # 128 / 64 pixels across and 128 / 48 down; the last pixel's centre is one before the edge.
+    np.testing.assert_allclose(boxes_on_grid(mask, np.array([2, 128 / 48])), [[32, 32, 95, 63]], rtol=1e-6)
+    region = region_on_grid(mask, (32, 32))
+    assert region[0, 8:16, 8:24].all()
+    assert region.sum() == 8 * 16

@@ -8,9 +8,10 @@ from features import case_features, random_maps
 from phantoms import write_raw_dataset, write_volume
 from PIL import Image
 
+from auvtool.case_features import FeatureHeader
 from auvtool.dataset import open_dataset
 from auvtool.errors import InputError
-from auvtool.feature_store import FeatureFile, FeatureHeader
+from auvtool.feature_store import FeatureFile
 from auvtool.feature_writer import assemble, case_shard
 from auvtool.report.page import ClassScore, ScoredCase
 from auvtool.report.slices import SIDES, Sources, case_pictures, grey_picture, outlines

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
+from auvtool.case_features import FeatureHeader
 from auvtool.errors import UsageError
-from auvtool.feature_store import FeatureHeader
 from auvtool.quantifiers import QUANTIFIERS
 from auvtool.score_options import check_header, chosen_channels, score_options
 

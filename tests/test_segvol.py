@@ -12,6 +12,7 @@ import torch
 from command_line import auvtool
 from model_inputs import model_input
 from phantoms import write_raw_dataset
+from pickled_code import RunsCode
 from segvol_weights import BOX, FULL_SHAPES, SMALL, STATISTICS, drawn_image, drawn_state
 
 from auvtool.case_extraction import ExtractionSettings
@@ -172,11 +173,6 @@ def test_weights_of_another_network_are_refused_in_one_line(small: None, tmp_pat
         loaded(tmp_path / "w.pth")
     assert str(caught.value).startswith(f"{tmp_path / 'w.pth'}: expected SegVol's weights, got {found}")
     assert "\n" not in str(caught.value)
-
-
-class RunsCode:
-    def __reduce__(self):
-        return print, ("this must not run",)
 
 
 @pytest.mark.parametrize("kind", ["code", "pickle"])

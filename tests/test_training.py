@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813  # its usual name
 import torch
-from training_phantoms import KEPT, RECIPE, Trained
+from training_phantoms import KEPT, RECIPE, Trained, assert_equal
 
 from auvtool.errors import InputError, UsageError
 from auvtool.nnunet_run import read_checkpoint
 from auvtool.training.class_table import ClassTable
-from auvtool.training.export import NOISE_KEY, RUN_KEY, save_checkpoint
+from auvtool.training.export import NOISE_KEY, RUN_KEY
 from auvtool.training.recipe import Recipe
 from auvtool.training.session import look_ahead, train
 
@@ -182,23 +182,6 @@ def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(trained):
     for key in resumed["logging"].keys() - {"epoch_start_timestamps", "epoch_end_timestamps"}:
         assert_equal(resumed["logging"][key], straight["logging"][key])
     assert not (fold / "checkpoint_latest.pth").exists()
-
-
-def assert_equal(found, expected):
-    """Equality of nested containers with tensors in them, bit for bit."""
-    assert type(found) is type(expected)
-    if isinstance(expected, dict):
-        assert found.keys() == expected.keys()
-        for key, value in expected.items():
-            assert_equal(found[key], value)
-    elif isinstance(expected, list | tuple):
-        assert len(found) == len(expected)
-        for left, right in zip(found, expected, strict=True):
-            assert_equal(left, right)
-    elif isinstance(expected, torch.Tensor):
-        assert torch.equal(found, expected)
-    else:
-        assert found == expected
 
 
 STOCK = """
@@ -390,43 +373,3 @@ class trainer_of:  # noqa: N801  # used like a function
 def test_trains_on_a_gpu(trained):
     outcome = train(replace(trained.request, run=trained.folder / "GPU", device="cuda", augmentation_workers=0))
     assert read_checkpoint(outcome.checkpoint)["grad_scaler_state"] is not None
-
-
-# --- checkpoints
-
-
-class Evil:
-    def __reduce__(self):
-        return os.system, ("true",)
-
-
-def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
-    torch.save({"network_weights": {}, "init_args": {}, "trainer_name": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(InputError, match="system"):
-        read_checkpoint(tmp_path / "evil.pth")
-
-
-def test_numpy_scalars_of_nnunets_log_are_read_and_written_as_numbers(tmp_path):
-    content = {"network_weights": {"w": torch.ones(2)}, "init_args": {}, "trainer_name": "nnUNetTrainer"}
-    content["logging"] = {"ema": [np.float64(0.5), np.float32(0.25)], "classes": [[np.float32(1.0)]]}
-    torch.save(content, tmp_path / "stock.pth")
-    read = read_checkpoint(tmp_path / "stock.pth")
-    assert read["logging"]["ema"] == [0.5, 0.25]
-    save_checkpoint(tmp_path / "ours.pth", content)
-    plain = torch.load(tmp_path / "ours.pth", weights_only=True)["logging"]  # without any allow-list
-    assert [type(value) for value in plain["ema"]] == [float, float]
-    assert plain["classes"] == [[1.0]]
-
-
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 broken"])
-def test_a_broken_checkpoint_is_one_line(tmp_path, content):
-    (tmp_path / "x.pth").write_bytes(content)
-    with pytest.raises(InputError) as caught:
-        read_checkpoint(tmp_path / "x.pth")
-    assert "\n" not in str(caught.value)
-
-
-def test_another_file_of_torch_is_no_checkpoint(tmp_path):
-    torch.save([1, 2], tmp_path / "x.pth")
-    with pytest.raises(InputError, match="checkpoint of nnU-Net"):
-        read_checkpoint(tmp_path / "x.pth")

@@ -1,38 +1,18 @@
 """Worker processes that die: nothing finished is lost, only the item that kills is given up."""
 
 import os
-import signal
 import time
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+from worker_tasks import die_once, square, square_or_die
 
 from auvtool.memory import peak_resident_bytes
 from auvtool.worker_pool import MemoryLimit, WorkerDied, run_in_workers
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills processes with POSIX signals")
-
-
-def square(number: int) -> int:
-    return number * number
-
-
-def square_or_die(number: int) -> int:
-    if number < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(0.05)
-    return number * number
-
-
-def die_once(folder: Path) -> str:
-    """Kills its process the first time only, as a shortage of memory that passes."""
-    marker = folder / "died"
-    if not marker.exists():
-        marker.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return "done"
 
 
 def hold(megabytes: int) -> tuple[int, float, float]:

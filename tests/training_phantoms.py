@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from phantoms import truncate, write_volume
 
 from auvtool.dataset import open_dataset, require_labels
@@ -74,3 +75,20 @@ def ball(number: int):
     label[np.linalg.norm(grid - centre - 3, axis=-1) < 4] = 2
     image = 100.0 * (label == 1) + 200.0 * (label == 2) + generator.normal(0, 15, SHAPE)
     return image.astype(np.float32), label
+
+
+def assert_equal(found, expected):
+    """Equality of nested containers with tensors in them, bit for bit."""
+    assert type(found) is type(expected)
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            assert_equal(found[key], value)
+    elif isinstance(expected, list | tuple):
+        assert len(found) == len(expected)
+        for left, right in zip(found, expected, strict=True):
+            assert_equal(left, right)
+    elif isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected)
+    else:
+        assert found == expected

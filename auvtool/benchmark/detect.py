@@ -10,20 +10,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auvtool.atomic import holds_anything, write_text
+from auvtool.benchmark.marker import differing
 from auvtool.case_extraction import CaseOutcome, ExtractionSettings, inputs_digest
+from auvtool.case_features import FeatureHeader
 from auvtool.cases import Case, Dataset
 from auvtool.corruption.kinds import KINDS
 from auvtool.errors import InputError, UsageError
 from auvtool.evidence import MODEL_GROUPS
+from auvtool.experiment_schema import ANSWER_KEY
 from auvtool.extraction import ExtractionResult, run_extraction
 from auvtool.extraction_plan import ExtractionPlan, plan_extraction
 from auvtool.faults import put_fault, split_copy_id
 from auvtool.faulty_copies import choose_cases, donors, fault_combinations, faulty_copies
-from auvtool.feature_store import FeatureFile, FeatureHeader
-from auvtool.json_text import parse_json
+from auvtool.feature_store import FeatureFile
 from auvtool.manifest import recorded_option, write_manifest
 from auvtool.quantification import read_cases
-from auvtool.schema import ANSWER_KEY, Row
+from auvtool.schema import Row
 from auvtool.tables import read_table, write_table
 from auvtool.volume import read_case
 from auvtool.workplace import Workplace
@@ -112,15 +114,11 @@ def claim_folder(plan: DetectPlan) -> None:
     }
     marker = plan.folder / MARKER
     if marker.is_file():
-        try:
-            held = parse_json(marker.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            held = None
-        differing = [name for name in record if not isinstance(held, dict) or held.get(name) != record[name]]
-        if differing:
+        others = differing(marker, record)
+        if others:
             raise UsageError(
                 f"{plan.folder}: expected the folder of these cases and copies, got one with other "
-                f"{', '.join(differing)}; name another with -o"
+                f"{', '.join(others)}; name another with -o"
             )
         return
     if plan.folder.exists() and (not plan.folder.is_dir() or holds_anything(plan.folder)):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from auvtool.atomic import holds_anything, write_text
 from auvtool.benchmark.downstream_plan import LOSS_OPTIONS, Candidates, Plan, Training, worst_first
+from auvtool.benchmark.marker import differing
 from auvtool.cases import Dataset
 from auvtool.command_chain import Step, run_chains
 from auvtool.errors import InputError, UsageError
@@ -208,14 +209,10 @@ def check_folder(experiment: Experiment, *, force: bool) -> None:
     folder, record = experiment.folder, _record(experiment)
     marker = folder / MARKER
     if marker.is_file():
-        try:
-            held = parse_json(marker.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            held = {}
-        differing = [name for name in record if not isinstance(held, dict) or held.get(name) != record[name]]
-        if differing and not force:
+        others = differing(marker, record)
+        if others and not force:
             raise UsageError(
-                f"{folder}: expected an experiment with the same plan, got one with other {', '.join(differing)}; "
+                f"{folder}: expected an experiment with the same plan, got one with other {', '.join(others)}; "
                 "name another folder, or add --force to start again"
             )
     elif folder.exists() and (not folder.is_dir() or holds_anything(folder)):

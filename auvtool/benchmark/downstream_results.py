@@ -10,8 +10,9 @@ from auvtool.benchmark import downstream_report, downstream_tables
 from auvtool.benchmark.downstream import Experiment, read_metrics
 from auvtool.benchmark.downstream_plot import write_plot
 from auvtool.benchmark.downstream_report import Setting
+from auvtool.experiment_schema import DOWNSTREAM, DOWNSTREAM_SUMMARY
 from auvtool.manifest import write_manifest
-from auvtool.schema import DOWNSTREAM, DOWNSTREAM_SUMMARY, Row
+from auvtool.schema import Row
 from auvtool.tables import write_table
 
 

@@ -96,7 +96,7 @@ def downstream(
     from auvtool.benchmark.downstream_plan import make_plan
     from auvtool.benchmark.downstream_results import read_results, write_results
     from auvtool.dataset import open_dataset, require_labels
-    from auvtool.schema import ANSWER_KEY
+    from auvtool.experiment_schema import ANSWER_KEY
     from auvtool.tables import read_table
 
     train_options = parse_train_options(train)

@@ -118,7 +118,7 @@ def _tables(plan: "DetectPlan", *, shares: list[float], draws: int, search: bool
     from auvtool.detection_methods import scale_search_methods
     from auvtool.detection_plot import plot_detection
     from auvtool.detection_report import detection_report
-    from auvtool.schema import DETECTION, DETECTION_PAIRED, DETECTION_SUMMARY
+    from auvtool.experiment_schema import DETECTION, DETECTION_PAIRED, DETECTION_SUMMARY
     from auvtool.tables import write_table
 
     header, items = steps.read_items(plan)

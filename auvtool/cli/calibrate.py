@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auvtool import console
-from auvtool.atomic import is_stream
+from auvtool.atomic import is_piped
 from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import Device, Force, Format, Jobs, MaxMemory, Output, Seed, workplace_of
 from auvtool.errors import UsageError
@@ -136,7 +136,7 @@ def calibrate(
         console.print_table([{"rank": rank, **row} for rank, row in enumerate(whole, start=1)], _SHOWN)
         return
     write_table(found.rows, SCORES, output, requested=table_format, force=force)
-    if output != STANDARD_STREAM and not is_stream(output):
+    if not is_piped(output):
         write_manifest(
             output,
             command="calibrate",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auvtool import console
-from auvtool.atomic import is_stream
+from auvtool.atomic import is_piped
 from auvtool.cli.options import Force, Format, Jobs, MaxMemory, Output, names_of, workplace_of
 from auvtool.errors import InputError
 from auvtool.schema import FINDINGS, Row
@@ -87,7 +87,7 @@ def check(
         else:
             write_table(list(rows()), FINDINGS, output, requested=table_format, force=force)
     counts = Counter(str(row["severity"]) for row in found)
-    if not streamed and not is_stream(output):
+    if not is_piped(output):
         from auvtool.manifest import write_manifest
 
         options = {"select": select, "ignore": ignore}

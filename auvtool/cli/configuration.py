@@ -32,7 +32,7 @@ def set_defaults(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
-def configured(path: Path | None) -> dict[str, str]:
+def configured(context: typer.Context, path: Path | None) -> dict[str, str]:
     """Every option that a configuration file or the environment sets: its value, and which of them sets it.
 
     Variables that begin like an option's and are none are listed as such.
@@ -40,14 +40,11 @@ def configured(path: Path | None) -> dict[str, str]:
     Raises:
         InputError: see `set_defaults`.
     """
-    from auvtool.cli.app import app
-
-    program = typer.main.get_command(app)
-    context = program.make_context("auvtool", [], resilient_parsing=True)
+    root = context.find_root()
     found: dict[str, str] = {}
     variables = set(_OTHER_VARIABLES)
-    tables = {} if path is None else _read_tables(path, context)
-    for name, command in _commands(context.command, context):
+    tables = {} if path is None else _read_tables(path, root)
+    for name, command in _commands(root.command, root):
         for parameter in command.params:
             if parameter.param_type_name != "option":
                 continue

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from auvtool import console
-from auvtool.atomic import is_stream
+from auvtool.atomic import is_piped
 from auvtool.cli.options import Force, Format, Output, Seed, names_of
 from auvtool.schema import CORRELATIONS, Cell, Row
 from auvtool.tables import STANDARD_STREAM, check_output, write_table
@@ -90,7 +90,7 @@ def correlate(
         _print_layout(rows)
         return
     write_table(rows, CORRELATIONS, output, requested=table_format, force=force)
-    if output != STANDARD_STREAM and not is_stream(output):
+    if not is_piped(output):
         from auvtool.manifest import write_manifest
 
         write_manifest(

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auvtool import console
-from auvtool.atomic import is_stream, refuse_existing, write_text
+from auvtool.atomic import is_piped, refuse_existing, write_text
 from auvtool.cli.options import Cluster, Force, Jobs, KeepGoing, Output, Seed, check_second_output, workplace_of
 from auvtool.errors import CasesFailed, InputError, UsageError
-from auvtool.schema import FAILURES, METRICS
+from auvtool.failures import failures_path, write_failures
+from auvtool.schema import METRICS
 from auvtool.tables import STANDARD_STREAM, check_output, write_table
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def eval(
             console.warn(note)
     if result.cases:
         _write(result, output, means, table_format=table_format, force=force)
-    if output != STANDARD_STREAM and not is_stream(output) and result.cases:
+    if result.cases and not is_piped(output):
         _write_manifest(result, output, predictions, labels, allow_missing=allow_missing, table_format=table_format)
     _report_failures(result, output)
 
@@ -252,13 +253,9 @@ def _write_manifest(
 
 
 def _report_failures(result: "Evaluation", output: Path) -> None:
-    beside = None if output == STANDARD_STREAM or is_stream(output) else output.with_name(output.name + ".failures.csv")
-    if not result.failures:
-        if beside is not None:
-            beside.unlink(missing_ok=True)  # of an earlier run
-        return
     for row in result.failures:
         console.error(f"{row['case']}: {row['error']}")
-    if beside is not None:
-        write_table(result.failures, FAILURES, beside, force=True)
-    raise CasesFailed(f"{len(result.failures)} of {len(result.comparison.pairs)} cases could not be evaluated")
+    if not is_piped(output):
+        write_failures(result.failures, failures_path(output))
+    if result.failures:
+        raise CasesFailed(f"{len(result.failures)} of {len(result.comparison.pairs)} cases could not be evaluated")

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from auvtool import console
-from auvtool.atomic import is_stream
+from auvtool.atomic import is_piped
 from auvtool.errors import InputError
 from auvtool.schema import ALL_CLASSES, PAIRED_METRICS, Row
 from auvtool.tables import STANDARD_STREAM, write_table
@@ -43,7 +43,7 @@ def compare_tables(
     one_sided = sum(int(str(row[name])) for row in found.rows for name in ("n_only_a", "n_only_b") if row["class_id"])
     if one_sided:
         console.warn(f"{one_sided} values of one run have none of the other beside them (n_only_a, n_only_b): no pairs")
-    if output != STANDARD_STREAM and not is_stream(output):
+    if not is_piped(output):
         from auvtool.manifest import write_manifest
 
         write_manifest(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 
 from auvtool import console
-from auvtool.atomic import is_stream
+from auvtool.atomic import is_piped
 from auvtool.cli.case_ids import parse_case_ids
 from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import (
@@ -153,16 +153,17 @@ def extract(
       auvtool extract Dataset003_Liver -o F.h5 -j 8 --max-memory 16GB   (as many at once as fit)
       auvtool extract Dataset003_Liver -o F.h5 --cluster file:s.json    (of dask scheduler --scheduler-file s.json)
     """
-    if str(output) == "-" or is_stream(output):
+    if is_piped(output):
         raise UsageError(f"-o: expected a file, got {output}; HDF5 cannot stream, name a file (-o F.h5)")
 
     from auvtool.case_extraction import ExtractionSettings
     from auvtool.dataset import open_dataset
-    from auvtool.extraction import failures_path, run_extraction
+    from auvtool.extraction import run_extraction
     from auvtool.extraction_plan import map_bytes, parse_shard, plan_extraction
     from auvtool.extractors.class_prompts import read_class_prompts
     from auvtool.extractors.facts import facts_with
     from auvtool.extractors.model_options import ModelOptions, parse_window
+    from auvtool.failures import failures_path
 
     workplace = workplace_of(jobs=jobs, cluster=cluster, max_memory=max_memory)
     model = ModelOptions(

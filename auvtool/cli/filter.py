@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from auvtool import console
-from auvtool.atomic import is_stream, write_text
+from auvtool.atomic import is_piped, write_text
 from auvtool.cli.options import DryRun, Force, Format, Output, check_plot_option, names_of
 from auvtool.errors import UsageError
 from auvtool.schema import KEEP_LIST, SCORES, Row
@@ -120,7 +120,7 @@ def filter(
     _write(judged, output, ids=ids, table_format=table_format, force=force)
     if output == STANDARD_STREAM:
         return
-    if not is_stream(output):
+    if not is_piped(output):
         from auvtool.manifest import write_manifest
 
         write_manifest(

@@ -42,7 +42,7 @@ def info(
         if name == "versions":
             _print_block(name, versions())
         elif name == "config":
-            _print_block(name, {"file": str(config or "-"), **configured(config)})
+            _print_block(name, {"file": str(config or "-"), **configured(context, config)})
         elif name == "models":
             for model, described in models().items():
                 _print_block(model, described)

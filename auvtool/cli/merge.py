@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from auvtool import console
-from auvtool.atomic import is_stream, refuse_existing
+from auvtool.atomic import is_piped, refuse_existing
 from auvtool.cli.options import Force, Format
 from auvtool.errors import UsageError
-from auvtool.tables import STANDARD_STREAM, check_output, write_table
+from auvtool.tables import check_output, write_table
 
 
 def merge(
@@ -32,7 +32,7 @@ def merge(
     if all(path.suffix.lower() not in {".h5", ".hdf5"} for path in files):
         _merge_tables(files, output, table_format, force=force)
         return
-    if output == STANDARD_STREAM or is_stream(output):
+    if is_piped(output):
         raise UsageError(f"-o: expected a file, got {output}; HDF5 cannot stream, name a file (-o F.h5)")
     refuse_existing(output, force=force)
 

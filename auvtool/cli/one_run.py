@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from auvtool import console
-from auvtool.atomic import is_stream
+from auvtool.atomic import is_piped
 from auvtool.run_lock import run_lock
 
 
@@ -19,7 +19,7 @@ def one_run_at_a_time(output: Callable[[dict[str, Any]], Path]) -> Callable[[Cal
         def locked(*arguments: Any, **options: Any) -> None:
             given = inspect.signature(command).bind(*arguments, **options).arguments
             path = output(given)
-            if given.get("dry_run") or str(path) == "-" or is_stream(path):
+            if given.get("dry_run") or is_piped(path):
                 command(*arguments, **options)
                 return
             with run_lock(path, warn=console.warn):

@@ -73,8 +73,9 @@ def predict(
     """
     images = _given_images(images)
 
+    from auvtool.failures import failure_row
     from auvtool.nnunet_run import find_checkpoints
-    from auvtool.prediction import failure_row, is_predicted, load_model, nnunet_process
+    from auvtool.prediction import is_predicted, load_model, nnunet_process
     from auvtool.prediction import predict as run_prediction
     from auvtool.prediction_images import find_images
 
@@ -108,7 +109,7 @@ def predict(
         )
     if result.skipped:
         console.info(f"{len(result.skipped)} cases were predicted before")
-    failures = [*result.failures, *(failure_row(item.case_id, item.error) for item in problems)]
+    failures = [*result.failures, *(failure_row(item.case_id, "predict", item.error) for item in problems)]
     counts = {"predicted": len(result.done), "skipped": len(result.skipped), "failed": len(failures)}
     _write_manifest(model, found, run=run, images=images, output=output, probabilities=probabilities, counts=counts)
     print(output)
@@ -154,14 +155,11 @@ def _write_manifest(
 
 
 def _report_failures(failures: "list[Row]", output: Path, *, n_cases: int) -> None:
-    beside = output.with_name(output.name + ".failures.csv")
-    if not failures:
-        beside.unlink(missing_ok=True)  # of an earlier run
-        return
-    from auvtool.schema import FAILURES
-    from auvtool.tables import write_table
+    from auvtool.failures import failures_path, write_failures
 
     for row in failures:
         console.error(f"{row['case']}: {row['error']}")
-    write_table(failures, FAILURES, beside, force=True)
-    raise CasesFailed(f"{len(failures)} of {n_cases} cases could not be predicted; see {beside}")
+    beside = failures_path(output)
+    write_failures(failures, beside)
+    if failures:
+        raise CasesFailed(f"{len(failures)} of {n_cases} cases could not be predicted; see {beside}")

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from auvtool import console
-from auvtool.atomic import is_stream, refuse_existing, write_text
+from auvtool.atomic import is_piped, refuse_existing, write_text
 from auvtool.cli.options import Force, Output
 from auvtool.errors import CasesFailed, UsageError
+from auvtool.failures import failure_row, failures_path, write_failures
 from auvtool.report.page import counted
-from auvtool.schema import FAILURES, Row
-from auvtool.tables import STANDARD_STREAM, write_table
+from auvtool.tables import STANDARD_STREAM
 
 if TYPE_CHECKING:
     from auvtool.report.content import Inputs, Report
@@ -96,7 +96,7 @@ def report(
         print(text, end="")
     else:
         write_text(output, text, force=force)
-        if not is_stream(output):
+        if not is_piped(output):
             _write_manifest(inputs, output, made, top=top, case=case, kind=kind)
         n_bytes = len(text.encode())
         console.info(f"report: {made.page.n_cases} cases, {n_bytes / 1e6:.1f} MB in {output}")
@@ -123,14 +123,10 @@ def _write_manifest(inputs: "Inputs", output: Path, made: "Report", *, top: int,
 
 
 def _report_failures(made: "Report", output: Path) -> None:
-    beside = None if output == STANDARD_STREAM or is_stream(output) else output.with_name(output.name + ".failures.csv")
-    if not made.failures:
-        if beside is not None:
-            beside.unlink(missing_ok=True)  # of an earlier run
-        return
-    rows: list[Row] = [{"case": case_id, "step": "report", "error": error} for case_id, error in made.failures]
-    for row in rows:
-        console.error(str(row["error"]))
-    if beside is not None:
-        write_table(rows, FAILURES, beside, force=True)
-    raise CasesFailed(f"the slices of {counted(len(rows), 'case')} could not be shown; the page says so")
+    for _, error in made.failures:
+        console.error(error)
+    if not is_piped(output):
+        rows = [failure_row(case_id, "report", error) for case_id, error in made.failures]
+        write_failures(rows, failures_path(output))
+    if made.failures:
+        raise CasesFailed(f"the slices of {counted(len(made.failures), 'case')} could not be shown; the page says so")

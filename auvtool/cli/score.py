@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from auvtool import console
-from auvtool.atomic import is_stream
+from auvtool.atomic import is_piped
 from auvtool.cli.options import Force, Format, Output, check_plot_option, names_of
 from auvtool.errors import UsageError
 from auvtool.quantifiers import QUANTIFIERS, QuantifierName
@@ -17,7 +17,7 @@ from auvtool.schema import EXPLANATION, METRICS, SCORES, Row
 from auvtool.tables import STANDARD_STREAM, check_output, read_table, write_table
 
 if TYPE_CHECKING:
-    from auvtool.feature_store import CaseFeatures
+    from auvtool.case_features import CaseFeatures
     from auvtool.scoring import Scoring
 
 _RANKED = ("rank", "case", "auv", "value", "status", "n_slices", "volume_ml")
@@ -217,7 +217,7 @@ def score(
         write_table(rows, SCORES, output, requested=table_format, force=force)
     else:
         write_table(explanation, EXPLANATION, output, requested=table_format, force=force)
-    if output != STANDARD_STREAM and not is_stream(output):
+    if not is_piped(output):
         from auvtool.manifest import write_manifest
 
         write_manifest(
@@ -285,7 +285,7 @@ def _check_pictures(output: Path, plot: Path | None, beside: list[Path], *, forc
 
 
 def _own_name(output: Path, quantifier: QuantifierName) -> str:
-    return quantifier if output == STANDARD_STREAM or is_stream(output) else output.stem
+    return quantifier if is_piped(output) else output.stem
 
 
 def _whole_case_auv(path: Path) -> list[float]:

@@ -366,15 +366,11 @@ def _write_manifest(request: "Request", outcomes: "Sequence[Outcome]", tables: S
 
 
 def _report_failures(problems: "tuple[CaseProblem, ...]", output: Path) -> None:
-    beside = output.with_name(output.name + ".failures.csv")
-    if not problems:
-        beside.unlink(missing_ok=True)  # of an earlier run
-        return
-    from auvtool.schema import FAILURES, Row
-    from auvtool.tables import write_table
+    from auvtool.failures import failure_row, failures_path, write_failures
 
-    rows: list[Row] = [{"case": item.case_id, "step": "train", "error": item.error} for item in problems]
-    for row in rows:
-        console.error(f"{row['case']}: {row['error']}")
-    write_table(rows, FAILURES, beside, force=True)
-    raise CasesFailed(f"trained, but without {len(rows)} cases that cannot be used; see {beside}")
+    for item in problems:
+        console.error(f"{item.case_id}: {item.error}")
+    beside = failures_path(output)
+    write_failures([failure_row(item.case_id, "train", item.error) for item in problems], beside)
+    if problems:
+        raise CasesFailed(f"trained, but without {len(problems)} cases that cannot be used; see {beside}")

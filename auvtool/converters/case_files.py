@@ -11,9 +11,10 @@ from auvtool.converters import Quirk, SourceCase
 from auvtool.converters.header_quirks import header_quirks
 from auvtool.converters.label_grid import settle, to_axes_of
 from auvtool.errors import InputError
+from auvtool.nifti_file import open_nifti
 from auvtool.reference_dataset import reference_to
 from auvtool.volume import whole_numbers
-from auvtool.volume_file import FileGrid, open_nifti, read_nifti_grid, read_volume_file
+from auvtool.volume_file import FileGrid, read_nifti_grid, read_volume_file
 
 _OVERLAP = "masks overlap: the structure that comes later in the list has the voxel, as in TotalSegmentator's converter"
 _MASK_GRID = "masks whose header is not the image's: taken voxel on voxel"

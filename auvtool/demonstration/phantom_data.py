@@ -12,8 +12,9 @@ from auvtool import phantoms
 from auvtool.arrays import LabelMap
 from auvtool.corruption import images, labels
 from auvtool.corruption.cases import Level, Parameters
+from auvtool.experiment_schema import ANSWER_KEY
 from auvtool.phantoms import Phantom
-from auvtool.schema import ANSWER_KEY, KEEP_LIST, Row
+from auvtool.schema import KEEP_LIST, Row
 from auvtool.tables import write_table
 
 DATASET_NAME = "Dataset900_Phantoms"

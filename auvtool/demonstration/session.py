@@ -11,7 +11,8 @@ from auvtool.demonstration import findings
 from auvtool.demonstration.commands import ALL_CASES, CLEAN_CASES, RANDOM, DemoPlan, step_groups
 from auvtool.demonstration.phantom_data import ANSWER_KEY_NAME, write_phantom_dataset
 from auvtool.errors import UsageError
-from auvtool.schema import ANSWER_KEY, KEEP_LIST, METRICS, SCORES, Row
+from auvtool.experiment_schema import ANSWER_KEY
+from auvtool.schema import KEEP_LIST, METRICS, SCORES, Row
 from auvtool.tables import read_table
 
 MARKER = "demo.json"

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from auvtool import __version__
+from auvtool.case_features import CaseFeatures, FeatureHeader
 from auvtool.dataset import open_dataset
 from auvtool.errors import InputError, UsageError
-from auvtool.feature_store import CaseFeatures, FeatureFile, FeatureHeader
+from auvtool.feature_store import FeatureFile
 from auvtool.keep_list import read_keep_list
 from auvtool.manifest import recorded
 from auvtool.quantification import read_cases

@@ -7,7 +7,7 @@ from typing import Literal, cast
 import numpy as np
 from jaxtyping import Float
 
-from auvtool.feature_store import CaseFeatures
+from auvtool.case_features import CaseFeatures
 from auvtool.manifest import recorded_option
 from auvtool.plots import N_CLASSES_DRAWN, aligned_shares
 from auvtool.quantification import map_spectra_of

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from auvtool.case_features import CaseFeatures
 from auvtool.evidence import evidence_of
-from auvtool.feature_store import CaseFeatures
 from auvtool.report.page import NONE, ClassScore, ScoredCase, Table, number, table
 from auvtool.schema import Row
 

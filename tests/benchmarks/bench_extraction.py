@@ -15,8 +15,9 @@ from auvtool.device import to_device
 from auvtool.extraction import run_extraction
 from auvtool.extraction_plan import plan_extraction
 from auvtool.extractors import load_extractor
-from auvtool.extractors.litemedsam import grid_boxes, loosened, model_images
+from auvtool.extractors.litemedsam import grid_boxes, model_images
 from auvtool.extractors.model_options import ModelOptions
+from auvtool.extractors.prompted_masks import loosened
 from auvtool.feature_store import FeatureFile
 from auvtool.measurement import choose_slices
 from auvtool.scale import semantic_perception_scale

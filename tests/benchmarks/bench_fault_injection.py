@@ -16,6 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from command_line import without_root_rights
 from fault_injection import (
     Verdict,
     changes,
@@ -31,7 +32,6 @@ from fault_injection import (
     wait_for,
 )
 from fault_scenarios import scenarios, train_on_balls
-from test_faults import without_root_rights
 
 NAMES = ("extract", "score", "filter", "eval", "corrupt", "convert", "bench detect", "predict", "train")
 WITH_WORKERS = {"extract", "corrupt", "convert", "bench detect"}
