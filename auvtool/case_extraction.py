@@ -13,6 +13,7 @@ import numpy as np
 from auvtool.case_evidence import case_evidence
 from auvtool.case_features import FeatureHeader
 from auvtool.cases import Case, Dataset
+from auvtool.class_box import class_boxes, class_mask
 from auvtool.dataset_json import SemanticClass
 from auvtool.errors import AuvtoolError, InputError, OutputError, one_line
 from auvtool.extractors import DecodedChannel, Extractor, ModelInput, load_extractor
@@ -161,9 +162,11 @@ def extract_case(
         channel_name=dataset.channel_names[settings.channel],
         prompt=settings.prompt,
     )
-    regions = [ChannelRegion(image, label, one) for one in classes] or [
-        ChannelRegion(image, None, None) for _ in task.header.channels
-    ]
+    if label is None or not classes:
+        regions = [ChannelRegion(image, None, None) for _ in task.header.channels]
+    else:
+        boxes = class_boxes(label, [one.labels for one in classes])
+        regions = [ChannelRegion(image, label, one, box) for one, box in zip(classes, boxes, strict=True)]
     with case_shard(shard_path(task.parts, case.case_id), task.header, case.case_id, inputs=files.inputs) as writer:
 
         def keep_map(class_id: int, channel: DecodedChannel) -> None:
@@ -246,7 +249,7 @@ def _foreground_size(image: np.ndarray, label: np.ndarray | None, classes: tuple
     """Voxels of any class, each once whatever regions overlap; of the whole image without classes."""
     if label is None or not classes:
         return image.size
-    return int(np.isin(label, [value for one in classes for value in one.labels]).sum())
+    return int(class_mask(label, [value for one in classes for value in one.labels]).sum())
 
 
 def _normalised(

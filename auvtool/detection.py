@@ -201,22 +201,6 @@ def percentile_interval(resampled: Float[np.ndarray, " resample"], *, confidence
     return Interval(float(low), float(high))
 
 
-def bootstrap_interval(
-    wins: Float[np.ndarray, "case case"],
-    pairs: Float[np.ndarray, "case case"],
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Interval | None:
-    """95 % interval of a mean AUROC when clean cases, with their copies, are resampled (see `resampled_auroc`).
-
-    Returns:
-        None where fewer than half of the resamples hold a pair.
-    """
-    counts = case_resamples(len(wins), resamples=resamples, seed=seed)
-    return percentile_interval(resampled_auroc(wins, pairs, counts))
-
-
 def _checked(values: Float[np.ndarray, "*draw case"]) -> Float[np.ndarray, "*draw case"]:
     values = np.asarray(values, dtype=np.float64)
     if np.isinf(values).any():

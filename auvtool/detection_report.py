@@ -1,11 +1,8 @@
 """What finds which fault, as Markdown: means over kinds of fault, then each kind at one level."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Sequence
 
 from auvtool.schema import Cell, Row
-
-Areas: TypeAlias = Mapping[tuple[str, str], float | None]
 
 FOUND = 0.8  # from here on a fault counts as found: printed bold
 _GROUPS = ("all", "image", "label")

@@ -10,6 +10,7 @@ from scipy.special import expit
 from auvtool.arrays import LabelMap, Volume
 from auvtool.case_evidence import CaseEvidence
 from auvtool.case_features import AGREEMENT_COLUMNS, MAP_KINDS, ROIS, CaseFeatures, Roi, Status
+from auvtool.class_box import Box, class_boxes, class_mask
 from auvtool.dataset_json import SemanticClass
 from auvtool.extractors import DecodedChannel
 from auvtool.gram import map_spectra
@@ -24,16 +25,21 @@ STATISTIC_NAMES = ("n", "mean", "std", "min", "p01", "p50", "p99", "max", "proba
 
 @dataclass(frozen=True)
 class ChannelRegion:
-    """Where the input image is measured for a channel: the class region; None without prompts: the whole volume."""
+    """Where the input image is measured for a channel: the class region; None without prompts: the whole volume.
+
+    With the `box` of the class only that is looked at, so that a hundred classes do not each take a whole volume.
+    """
 
     image: Volume
     label: LabelMap | None
     semantic_class: SemanticClass | None
+    box: Box | None = None
 
     def values(self) -> Float[np.ndarray, " voxel"]:
         if self.label is None or self.semantic_class is None:
             return self.image.ravel()
-        inside: np.ndarray = self.image[np.isin(self.label, self.semantic_class.labels)]
+        part = (slice(None),) * 3 if self.box is None else self.box
+        inside: np.ndarray = self.image[part][class_mask(self.label[part], self.semantic_class.labels)]
         return inside
 
 
@@ -168,8 +174,11 @@ def choose_slices(
     """
     if label is None:
         return thin_out(np.arange(n_slices), stride=stride, limit=limit)
-    areas = [np.isin(label, one.labels).sum(axis=(1, 2)) for one in classes]
-    carrying = np.flatnonzero(np.sum(areas, axis=0)) if areas else np.empty(0, dtype=np.int64)
+    areas = np.zeros((len(classes), n_slices), dtype=np.int64)
+    for area, one, box in zip(areas, classes, class_boxes(label, [one.labels for one in classes]), strict=True):
+        if box is not None:
+            area[box[0]] = class_mask(label[box], one.labels).sum(axis=(1, 2))
+    carrying = np.flatnonzero(areas.any(axis=0))
     chosen = set(thin_out(carrying, stride=stride, limit=limit).tolist())
     for area in areas:
         if area.any() and not any(area[index] for index in chosen):

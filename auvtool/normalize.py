@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from auvtool.arrays import LabelMap, Volume
+from auvtool.slabs import slabs
 
 InputMode: TypeAlias = Literal["raw", "mask"]
 
@@ -38,6 +39,8 @@ def normalize(
     spread = float(foreground.std())
     if spread == 0.0:
         return np.zeros(image_channel.shape, dtype=np.float32)
-    clipped = np.clip(image_channel.astype(np.float64), low, high)
-    normalised: Volume = ((clipped - foreground.mean()) / spread).astype(np.float32)
+    mean = foreground.mean()
+    normalised: Volume = np.empty_like(image_channel, dtype=np.float32)
+    for slab in slabs(image_channel.shape):
+        normalised[slab] = (np.clip(image_channel[slab].astype(np.float64), low, high) - mean) / spread
     return normalised

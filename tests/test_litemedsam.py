@@ -26,6 +26,7 @@ from auvtool.extractors.facts import EXTRACTORS
 from auvtool.extractors.litemedsam import LiteMedSam, grid_boxes, grid_region, grid_shape, model_images
 from auvtool.extractors.model_options import ModelOptions
 from auvtool.extractors.prompted_masks import loosened
+from auvtool.extractors.slice_memory import SliceMemory
 from auvtool.extractors.weights import find_weights, version_of
 from auvtool.feature_store import FeatureFile
 
@@ -131,7 +132,7 @@ def test_image_features_are_of_the_embeddings_where_the_image_is(extractor, deco
 
 
 def test_a_slice_that_was_encoded_is_not_encoded_again(extractor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extractor, "_encoded", {})
+    monkeypatch.setattr(extractor, "_encoded", SliceMemory(32))
     n_encoded = []
     hook = extractor.network.image_encoder.register_forward_hook(lambda m, args, out: n_encoded.append(len(args[0])))
     slices = np.random.default_rng(1).normal(size=(3, 16, 16)).astype(np.float32)
@@ -151,8 +152,7 @@ def corner(images: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("n_remembered", [2, 32])
 def test_the_last_embeddings_are_kept_and_no_more(extractor, monkeypatch, n_remembered: int) -> None:
     assert module._REMEMBERED == 32
-    monkeypatch.setattr(module, "_REMEMBERED", n_remembered)
-    monkeypatch.setattr(extractor, "_encoded", {})
+    monkeypatch.setattr(extractor, "_encoded", SliceMemory(n_remembered))
     monkeypatch.setattr(extractor, "network", SimpleNamespace(image_encoder=corner))
     slices = np.random.default_rng(2).normal(size=(40, 16, 16)).astype(np.float32)
     embeddings = extractor.encode(slices)

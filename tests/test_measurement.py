@@ -9,6 +9,8 @@ from features import random_evidence
 from hypothesis import given
 from hypothesis import strategies as st
 
+from auvtool.case_extraction import _foreground_size
+from auvtool.class_box import class_boxes
 from auvtool.dataset_json import SemanticClass
 from auvtool.extractors import Agreement, DecodedChannel, absent_channel
 from auvtool.gram import map_spectra
@@ -160,6 +162,22 @@ def test_slices_that_carry_a_class_are_chosen() -> None:
     assert choose_slices(label, (ONE, TWO), 6, stride=1, limit=None).tolist() == [1, 2, 4]
     assert choose_slices(None, (), 6, stride=2, limit=None).tolist() == [0, 2, 4]
     assert choose_slices(a_label((), ()), (ONE, TWO), 2, stride=1, limit=3).tolist() == []
+
+
+def test_slices_and_voxels_of_a_class_are_those_of_its_values_wherever_it_lies() -> None:
+    rng = np.random.default_rng(3)
+    label = rng.choice(6, size=(7, 9, 8), p=[0.9, *[0.02] * 5]).astype(np.uint8)[::-1].transpose(0, 2, 1)
+    image = rng.normal(size=label.shape).astype(np.float32)
+    classes = [SemanticClass(number, str(number), values) for number, values in enumerate([(1,), (2, 5), (1, 2), (9,)])]
+    boxes = class_boxes(label, [one.labels for one in classes])
+    for one, box in zip(classes, boxes, strict=True):
+        mask = np.isin(label, one.labels)
+        expected = np.flatnonzero(mask.any(axis=(1, 2)))
+        assert choose_slices(label, (one,), 7, stride=1, limit=None).tolist() == expected.tolist()
+        for region in (ChannelRegion(image, label, one, box), ChannelRegion(image, label, one)):
+            np.testing.assert_array_equal(region.values(), image[mask])
+    assert boxes[3] is None
+    assert _foreground_size(image, label, tuple(classes)) == np.isin(label, (1, 2, 5)).sum()
 
 
 def test_a_rare_class_keeps_its_largest_slice() -> None:

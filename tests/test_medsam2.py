@@ -92,6 +92,7 @@ def test_bfloat16_is_coarser_and_its_masks_are_the_same(load_medsam2, options: d
     extractor = load_medsam2(window=(50.0, 180.0), **options)
     case = model_input(image, label, (BALL,), np.array([1, 2]))
     (exact,) = extractor.decode(case)
+    extractor._encoded.clear()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         (coarse,) = extractor.decode(case)
     assert coarse.logits.dtype == np.float32
@@ -183,6 +184,28 @@ def test_classes_through_the_public_interface(load_medsam2, sam2) -> None:
     expected = np.concatenate([coarse.mean(axis=(0, 2, 3)), coarse.std(axis=(0, 2, 3))])
     np.testing.assert_allclose(ball.image_features, expected, atol=1e-4)
     np.testing.assert_array_equal(rod.image_features, ball.image_features)
+
+
+@pytest.mark.parametrize("options", [{}, {"propagate": True}])
+def test_a_copy_with_another_label_is_not_encoded_again(loaded, monkeypatch, options: dict[str, bool]) -> None:
+    image, label = scene()
+    n_encoded: list[int] = []
+    extractor = loaded(window=(50.0, 180.0), **options)
+    extractor.network.vision_encoder.register_forward_hook(lambda m, args, out: n_encoded.append(len(args[0])))
+    shifted = model_input(image, np.roll(label, 3, axis=2), (BALL, ROD))
+    alone = list(extractor.decode(shifted))
+    extractor._encoded.clear()
+    list(extractor.decode(model_input(image, label, (BALL, ROD))))
+    del n_encoded[:]
+    for one, other in zip(extractor.decode(shifted), alone, strict=True):
+        np.testing.assert_array_equal(one.logits, other.logits)
+        np.testing.assert_array_equal(one.features.mean(), other.features.mean())
+        np.testing.assert_array_equal(one.image_features, other.image_features)
+        assert one.agreement == other.agreement
+    assert n_encoded == []
+    (brighter, _) = extractor.decode(model_input(image + 9, label, (BALL, ROD)))
+    assert sum(n_encoded) == 4
+    assert not np.array_equal(brighter.image_features, alone[0].image_features)
 
 
 def dice(one: np.ndarray, other: np.ndarray) -> float:

@@ -1,5 +1,7 @@
 """Raw and mask-normalised input."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from phantoms import BOXES, box_image, box_label
@@ -82,3 +84,22 @@ def test_no_foreground_is_an_error():
     with pytest.raises((ValueError, TypeError), match=r"needs a label of shape|parameters of auvtool\.normalize"):
         normalize(image, np.zeros((1, 1, 1), np.int16), "mask")
     assert set(BOXES) == {1, 2}
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_a_large_volume_is_normalised_some_slices_at_a_time_to_the_same_bits(axes: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(96, 128, 160)).astype(np.float32).transpose(axes)[::-1]
+    label = np.zeros(image.shape, dtype=np.uint8)
+    label[10:14, 20:60, 20:60] = 1
+    foreground = image[label > 0].astype(np.float64)
+    clipped = np.clip(image.astype(np.float64), *np.percentile(foreground, (0.5, 99.5)))
+    expected = ((clipped - foreground.mean()) / foreground.std()).astype(np.float32)
+    del clipped
+    tracemalloc.start()
+    normalised = normalize(image, label, "mask")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(normalised, expected)
+    assert normalised.strides == expected.strides  # sums of maps follow the order in memory
+    assert peak < 2 * image.nbytes

@@ -11,7 +11,6 @@ decoder is an inner product.
 """
 
 import ctypes
-import hashlib
 import sys
 import warnings
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ import torch.nn.functional as nn_functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from auvtool.checkpoint import load_strictly, read_weights
-from auvtool.dataset_json import SemanticClass
+from auvtool.class_box import class_boxes, class_mask
 from auvtool.device import to_device, torch_device
 from auvtool.errors import InputError, one_line
 from auvtool.extractors import DecodedChannel, ModelInput, absent_channel
@@ -36,6 +35,7 @@ from auvtool.extractors.prompted_masks import (
     region_on_grid,
     unprompted_channels,
 )
+from auvtool.extractors.slice_memory import SliceMemory, slice_key
 from auvtool.extractors.weights import find_weights
 
 GRID = 256
@@ -84,7 +84,7 @@ class LiteMedSam:
         self._kind = "cuda" if device.type == "cuda" else "cpu"
         self._position = network.prompt_encoder.get_dense_pe()
         self._upscaled = torch.empty(0)
-        self._encoded: dict[bytes, torch.Tensor] = {}  # the last slices, oldest first: copies of a case share them
+        self._encoded: SliceMemory[torch.Tensor] = SliceMemory(_REMEMBERED)
         network.mask_decoder.output_upscaling.register_forward_hook(self._keep_upscaled)
 
     def decode(self, case: ModelInput) -> Iterator[DecodedChannel]:
@@ -97,28 +97,33 @@ class LiteMedSam:
         slices, label = case.slices[used], label[used]
         embeddings = self.encode(case.image[slices])
         seen = _features_of_image(embeddings, case.image.shape[1:])
-        for semantic_class in case.classes:
-            yield self._decode_class(semantic_class, label, slices, embeddings, seen)
+        boxes = class_boxes(label, [one.labels for one in case.classes])
+        for semantic_class, box in zip(case.classes, boxes, strict=True):
+            if box is None:
+                yield absent_channel(_FACTS.n_features)
+                continue
+            part = box[0]  # of a hundred classes each lies on few slices
+            mask = class_mask(label[part], semantic_class.labels)
+            yield self._decode_class(mask, slices[part], embeddings[part], seen)
 
     @torch.inference_mode()
     def encode(self, slices: np.ndarray) -> torch.Tensor:
         """Image embeddings (slice, 256, 64, 64) of slices (slice, h, w)."""
         embeddings = torch.empty((len(slices), 256, 64, 64), device=self.device)
-        # Equal bytes in another shape are another slice.
-        keys = [str(one.shape).encode() + hashlib.blake2b(np.ascontiguousarray(one).data).digest() for one in slices]
-        new = [row for row, key in enumerate(keys) if key not in self._encoded]
-        for row in set(range(len(slices))) - set(new):
-            embeddings[row] = self._encoded[keys[row]]
+        keys, new = [slice_key(one) for one in slices], []
+        for row, key in enumerate(keys):
+            known = self._encoded.get(key)
+            if known is None:
+                new.append(row)
+            else:
+                embeddings[row] = known
         step = _SLICES_AT_ONCE[self._kind]
         for start in range(0, len(new), step):
             rows = new[start : start + step]
             images = model_images(to_device(slices[rows], self.device))
             images = images.contiguous(memory_format=torch.channels_last)
             embeddings[rows] = self.network.image_encoder(images)
-        for row in new[:_REMEMBERED]:
-            self._encoded[keys[row]] = embeddings[row].clone()
-        while len(self._encoded) > _REMEMBERED:
-            del self._encoded[next(iter(self._encoded))]
+        self._encoded.keep((keys[row], embeddings[row].clone()) for row in new)
         return embeddings
 
     @torch.inference_mode()
@@ -150,17 +155,9 @@ class LiteMedSam:
 
     @torch.inference_mode()
     def _decode_class(
-        self,
-        semantic_class: SemanticClass,
-        label: np.ndarray,
-        slices: np.ndarray,
-        embeddings: torch.Tensor,
-        seen: np.ndarray,
+        self, mask: np.ndarray, slices: np.ndarray, embeddings: torch.Tensor, seen: np.ndarray
     ) -> DecodedChannel:
-        mask = np.isin(label, semantic_class.labels)
         carrying = np.flatnonzero(mask.any(axis=(1, 2)))
-        if not len(carrying):
-            return absent_channel(_FACTS.n_features)
         mask = mask[carrying]
         height, width = grid_shape(mask.shape[1], mask.shape[2])
         masks = ClassMasks(mask, slices[carrying], grid_region(mask), _FACTS.n_features)

@@ -36,6 +36,7 @@ from auvtool.extractors.prompted_masks import (
     region_on_grid,
     unprompted_channels,
 )
+from auvtool.extractors.slice_memory import SliceMemory, slice_key
 from auvtool.extractors.stitching import zeros
 from auvtool.extractors.weights import find_weights
 
@@ -45,6 +46,7 @@ _STRIDES = (4, 8, 16)  # of the three feature maps that the decoder gets
 _CHANNELS = (32, 64, 256)
 _SLICES_AT_ONCE = {"cpu": 1, "cuda": 16}
 _BOXES_AT_ONCE = {"cpu": 4, "cuda": 32}
+_REMEMBERED = 32  # slices, 4 MiB each
 _CHANNEL_MAP_BYTES = 1 << 30  # maps held at once without prompts
 
 
@@ -98,6 +100,8 @@ class MedSam2:
         self._size = int(network.config.prompt_encoder_config.image_size)
         self._grid = (self._size // _STRIDES[0],) * 2
         self._tracker = Tracker(network, device) if propagate else None
+        self._encoded: SliceMemory[tuple[np.ndarray, ...]] = SliceMemory(_REMEMBERED)
+        self._positions: tuple[torch.Tensor, ...] = ()
         self._upscaled = torch.empty(0)
         network.mask_decoder.activation.register_forward_hook(self._keep_upscaled)
 
@@ -114,17 +118,25 @@ class MedSam2:
         scale = grey_scale(case, self._window)
         sides = [self._size // stride for stride in _STRIDES]
         maps = tuple(zeros((len(numbers), n, side, side)) for n, side in zip(_CHANNELS, sides, strict=True))
-        positions: tuple[torch.Tensor, ...] = ()
-        for start in range(0, len(numbers), _SLICES_AT_ONCE[self._kind]):
-            rows = slice(start, start + _SLICES_AT_ONCE[self._kind])
+        keys, new = [slice_key(scale.grey(case.image[number])) for number in numbers], []
+        for row, key in enumerate(keys):
+            known = self._encoded.get(key)
+            if known is None:
+                new.append(row)
+                continue
+            for held, one in zip(maps, known, strict=True):
+                held[row] = one
+        for start in range(0, len(new), _SLICES_AT_ONCE[self._kind]):
+            rows = new[start : start + _SLICES_AT_ONCE[self._kind]]
             images = model_images(scale.grey(case.image[numbers[rows]]), self._size).to(self.device)
             seen = self.network.vision_encoder(images)
             decoder, (finest, finer, coarse) = self.network.mask_decoder, seen.fpn_hidden_states
             found = (decoder.conv_s0(finest), decoder.conv_s1(finer), coarse)
-            for held, new in zip(maps, found, strict=True):
-                held[rows] = new.float().cpu().numpy()
-            positions = tuple(one[:1].float() for one in seen.fpn_position_encoding)
-        return EncodedSlices(numbers, maps, positions)
+            for held, made in zip(maps, found, strict=True):
+                held[rows] = made.float().cpu().numpy()
+            self._positions = tuple(one[:1].float() for one in seen.fpn_position_encoding)
+        self._encoded.keep((keys[row], tuple(np.array(held[row]) for held in maps)) for row in new)
+        return EncodedSlices(numbers, maps, self._positions)
 
     @torch.inference_mode()
     def decode_prompts(

@@ -14,7 +14,8 @@ def set_precision(network: nn.Module, precision: Precision | None, device: torch
     """Let the forward pass of `network` have a precision of its own, inside whatever nnU-Net asks for around it.
 
     nnU-Net runs every forward pass on a GPU under autocast to fp16 and none on a CPU; this one, innermost, holds for
-    training, validation and prediction alike, and for nothing but the network. None leaves it to nnU-Net.
+    training and validation, and for nothing but the network. It is no part of a checkpoint: a predictor builds the
+    network anew and runs it as nnU-Net does. None leaves it to nnU-Net.
     """
     if precision is None:
         return

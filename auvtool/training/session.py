@@ -89,7 +89,7 @@ class Outlook:
         workspace: nnU-Net's folders.
         fold: the cases; None: they depend on which can be read.
         patch_size, batch_size: None before planning.
-        n_epochs_done: of a run that can be resumed.
+        is_resumed: the run has a checkpoint to go on from.
     """
 
     workspace: Workspace
