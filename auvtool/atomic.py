@@ -74,7 +74,10 @@ def remove_leftovers(output: Path) -> None:
 
     Only a run that no other one works beside may do this.
     """
-    own = re.compile(rf"\.tmp-\d+-[0-9a-f]{{8}}-{re.escape(output.name)}(\.manifest\.json|\.failures\.csv|\.parts)?")
+    name = re.escape(output.absolute().name)
+    # Folders that `remove_folder` was removing have a dot before the name: `.NAME.parts`, `.NAME.old`.
+    endings = r"(\.manifest\.json|\.failures\.csv|\.parts|\.old)?"
+    own = re.compile(rf"\.tmp-\d+-[0-9a-f]{{8}}-\.?{name}{endings}")
     with suppress(OSError):  # they are in nobody's way
         for path in list(output.absolute().parent.iterdir()):
             if own.fullmatch(path.name) and path.is_dir():

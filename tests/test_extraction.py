@@ -314,7 +314,7 @@ def test_shard_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in ("0/3", "4/3", "1", "a/b", "/", "-1/3", "1/0"):
         with pytest.raises(UsageError, match="--shard"):
             parse_shard(wrong)
-    for name in ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "RANK", "WORLD_SIZE"):
+    for name in (*(f"SLURM_ARRAY_TASK_{part}" for part in ("ID", "COUNT", "MIN", "MAX", "STEP")), "RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UsageError, match="SLURM"):
         parse_shard("auto")
@@ -324,6 +324,15 @@ def test_shard_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"ID": "14", "COUNT": "3", "MIN": "10", "MAX": "14", "STEP": "2"}.items():
         monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
     assert parse_shard("auto") == (3, 3)
+    # sbatch --array=1,3,7: every task has to refuse, since together they would leave cases out.
+    for number in ("1", "3", "7"):
+        for name, value in {"ID": number, "COUNT": "3", "MIN": "1", "MAX": "7", "STEP": "1"}.items():
+            monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+        with pytest.raises(UsageError, match=f"without gaps .*, got task {number} of 3 from 1 to 7"):
+            parse_shard("auto")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_MAX", "?")
+    with pytest.raises(UsageError, match="expected numbers"):
+        parse_shard("auto")
 
 
 def test_an_existing_output_is_refused_before_any_work(folder: Path, tmp_path: Path) -> None:
