@@ -56,12 +56,21 @@ def atomic_path(path: Path, *, force: bool) -> Iterator[Path]:
     try:
         with as_output_error(path):
             yield temporary
-            _flush_to_disk(temporary)
-            temporary.replace(path)
-            if os.name == "posix":  # elsewhere a folder cannot be opened, and renaming needs no flush of it
-                _flush_to_disk(path.parent)
+            move_into_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Rename a finished file to `path` once its bytes are on the disk: when the power fails, `path` is old or new."""
+    _flush_to_disk(temporary)
+    temporary.replace(path)
+    if os.name == "posix":  # elsewhere a folder cannot be opened, and renaming needs no flush of it
+        try:
+            _flush_to_disk(path.parent)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # of a file system that does not flush folders
+                raise
 
 
 def temporary_beside(path: Path) -> Path:

@@ -131,7 +131,7 @@ def plan_extraction(
     finished = frozenset(
         case.case_id
         for case in dataset.cases
-        if shard_is_complete(shard_path(parts, case.case_id), header, case.case_id, inputs=input_state(case))
+        if shard_is_complete(shard_path(parts, case.case_id), header, case.case_id, inputs=input_state(case, dataset))
     )
     return ExtractionPlan(dataset, settings, output, header, facts, finished, problems, is_unfinished)
 

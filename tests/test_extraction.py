@@ -1,6 +1,7 @@
 """Extraction over a data set: resume, shards, failures, killed processes; all with the identity, which is fast."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -179,9 +180,10 @@ def test_a_run_of_some_cases_leaves_the_shards_of_the_others(folder: Path, tmp_p
     assert not plan.parts.exists()
 
 
-@pytest.mark.parametrize("change", ["option", "input file", "damaged shard"])
-def test_an_outdated_shard_is_made_again(folder: Path, tmp_path: Path, change: str) -> None:
-    output = tmp_path / "F.h5"
+@pytest.mark.parametrize("change", ["option", "input file", "damaged shard", "meaning", "folder of labels"])
+def test_an_outdated_shard_is_made_again(tmp_path: Path, change: str) -> None:
+    folder = phantoms.write_raw_dataset(tmp_path / "Dataset001_Box", regions=True)
+    output, labels = tmp_path / "F.h5", None
     plan = plan_extraction(open_dataset(folder), IDENTITY, output)
     plan.parts.mkdir()
     for case in plan.waiting():
@@ -192,10 +194,15 @@ def test_an_outdated_shard_is_made_again(folder: Path, tmp_path: Path, change: s
         settings = replace(IDENTITY, slice_stride=2)
     elif change == "input file":
         os.utime(open_dataset(folder).cases[0].images[0], ns=(1, 1))
+    elif change == "meaning":
+        path = folder / "dataset.json"
+        path.write_text(path.read_text().replace('"core": 2', '"core": 1'))
+    elif change == "folder of labels":
+        labels = shutil.copytree(folder / "labelsTr", tmp_path / "others")  # of the same names, sizes and times
     else:
         phantoms.truncate(shard_path(plan.parts, "case_00"))
-    finished = plan_extraction(open_dataset(folder), settings, output).finished
-    assert finished == (frozenset() if change == "option" else {"case_01", "case_02"})
+    finished = plan_extraction(open_dataset(folder, labels=labels), settings, output).finished
+    assert finished == ({"case_01", "case_02"} if change in {"input file", "damaged shard"} else frozenset())
 
 
 def test_a_bad_case_is_a_row_and_is_tried_again(folder: Path, tmp_path: Path) -> None:

@@ -84,10 +84,14 @@ import os, signal, sys, time
 from pathlib import Path
 from auvtool.run_lock import run_lock
 with run_lock(Path(sys.argv[1]), warn=print):
+    awaited, begun = os.pipe()
     child = os.fork() if sys.argv[2] == "fork" else None
     if child == 0:
+        os.write(begun, b"x")
         time.sleep(60)
         os._exit(0)
+    if child is not None:
+        os.read(awaited, 1)  # until the child has closed what it got of the lock
     print(child, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """

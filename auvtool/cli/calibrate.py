@@ -99,7 +99,7 @@ def calibrate(
         seed=seed,
         force=True,
     )
-    digest = inputs_digest(plan.dataset.cases)
+    digest = inputs_digest(plan.dataset)
     if kept.is_file() and _holds(kept, plan.header.fingerprint, digest):
         console.info(f"calibrate: {kept} holds the copies")
     else:
