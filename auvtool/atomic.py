@@ -61,12 +61,21 @@ def atomic_path(path: Path, *, force: bool) -> Iterator[Path]:
     try:
         with as_output_error(path):
             yield temporary
-            _flush_to_disk(temporary)
-            temporary.replace(path)
-            if os.name == "posix":  # elsewhere a folder cannot be opened, and renaming needs no flush of it
-                _flush_to_disk(path.parent)
+            move_into_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Rename a finished file to `path` once its bytes are on the disk: when the power fails, `path` is old or new."""
+    _flush_to_disk(temporary)
+    temporary.replace(path)
+    if os.name == "posix":  # elsewhere a folder cannot be opened, and renaming needs no flush of it
+        try:
+            _flush_to_disk(path.parent)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # of a file system that does not flush folders
+                raise
 
 
 def temporary_beside(path: Path) -> Path:
@@ -79,7 +88,10 @@ def remove_leftovers(output: Path) -> None:
 
     Only a run that no other one works beside may do this.
     """
-    own = re.compile(rf"\.tmp-\d+-[0-9a-f]{{8}}-{re.escape(output.name)}(\.manifest\.json|\.failures\.csv|\.parts)?")
+    name = re.escape(output.absolute().name)
+    # Folders that `remove_folder` was removing have a dot before the name: `.NAME.parts`, `.NAME.old`.
+    endings = r"(\.manifest\.json|\.failures\.csv|\.parts|\.old)?"
+    own = re.compile(rf"\.tmp-\d+-[0-9a-f]{{8}}-\.?{name}{endings}")
     with suppress(OSError):  # they are in nobody's way
         for path in list(output.absolute().parent.iterdir()):
             if own.fullmatch(path.name) and path.is_dir():

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -78,20 +78,23 @@ def shard_path(parts: Path, case_id: str) -> Path:
     return parts / f"{group_name(case_id)}.h5"
 
 
-def input_state(case: Case) -> str:
-    """Names, sizes and times of a case's files, and its fault: a shard of what has changed since is made again."""
+def input_state(case: Case, dataset: Dataset) -> str:
+    """Names, sizes and times of a case's files, what they mean, and its fault: a shard of what has changed since is
+    made again."""
     donor = case.fault.donor if case.fault else None
     files = (*case.images, *(path for path in (case.label, donor) if path))
-    states = [(path.name, path.stat()) for path in files if path.is_file()]
+    # With the folder: labels of the same names may lie in another one (--labels).
+    states = [(f"{path.parent.name}/{path.name}", path.stat()) for path in files if path.is_file()]
     texts = [f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states]
+    texts.append(f"meaning {dataset.meaning()}")
     if case.fault:
         texts.append(f"fault {case.fault.kind} {case.fault.level} {case.fault.seed}")
     return "; ".join(texts)
 
 
-def inputs_digest(cases: Sequence[Case]) -> str:
-    """SHA-256 of the ids, files and faults of some cases: it changes when any of them does."""
-    text = json.dumps(sorted((case.case_id, input_state(case)) for case in cases))
+def inputs_digest(dataset: Dataset) -> str:
+    """SHA-256 of the ids, files and faults of the cases, and of their meaning: it changes when any of them does."""
+    text = json.dumps(sorted((case.case_id, input_state(case, dataset)) for case in dataset.cases))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -109,7 +112,7 @@ def read_files(case: Case, task: CaseTask) -> ReadCase:
     Raises:
         InputError: they are not as they should be.
     """
-    inputs = input_state(case)  # first: a file that changes while it is read is another one
+    inputs = input_state(case, task.dataset)  # first: a file that changes while it is read is another one
     needs_label = task.settings.prompt != "none" or task.settings.input == "mask"
     return ReadCase(read_case_with_fault(case if needs_label else replace(case, label=None), task.dataset), inputs)
 

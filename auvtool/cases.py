@@ -1,5 +1,6 @@
 """Cases and data sets as every command holds them: files and what they mean, nothing read."""
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -90,6 +91,12 @@ class Dataset:
         """Every value that a label map may hold: background, classes, ignore label."""
         values = {0, *(value for semantic_class in self.classes for value in semantic_class.labels)}
         return frozenset(values if self.ignore_label is None else values | {self.ignore_label})
+
+    def meaning(self) -> str:
+        """SHA-256 of what says how the files of a case are read; where it changes, the same files are another case."""
+        reader = self.raw.get("overwrite_image_reader_writer")
+        facts = repr((self.channel_names, self.classes, self.ignore_label, reader))
+        return hashlib.sha256(facts.encode()).hexdigest()
 
     def without_cases(self) -> "Dataset":
         """What a worker needs beside its case: what the cases mean, and no list of them, in dataset.json neither."""

@@ -174,7 +174,8 @@ def write_corrupt_dataset(
     parts = parts_of(plan.folder)
     with as_output_error(plan.folder):
         parts.open()
-        prints = {item.case.case_id: fingerprint(item.case, item.faults, parts) for item in plan.dirty}
+        meaning = plan.source.meaning()
+        prints = {item.case.case_id: fingerprint(item.case, item.faults, parts, meaning=meaning) for item in plan.dirty}
         finished = parts.finished(prints)
     spoilt = [
         SpoiltCase(case_id, made.row, made.entry, is_substitute=made.is_substitute)
@@ -209,7 +210,7 @@ def spoil_case(item: DirtyCase, *, plan: CorruptionPlan, parts: Parts) -> Spoilt
     """A dirty case in a worker: its files in `parts`; errors are returned, so that one bad case never ends the run."""
     case = item.case
     try:
-        print_now = fingerprint(case, item.faults, parts)
+        print_now = fingerprint(case, item.faults, parts, meaning=plan.source.meaning())
         volume = read_case(case, plan.source)
         faulty, fault = _put_first(volume, item, plan.source)
         row: Row = {

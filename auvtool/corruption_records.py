@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from auvtool.atomic import write_text
+from auvtool.atomic import move_into_place, write_text
 from auvtool.cases import Case, Fault
 from auvtool.manifest import size_and_time
 from auvtool.schema import Row
@@ -62,7 +62,7 @@ class Parts:
         work = self._work / case_id
         own = sorted(path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file())
         for name in own:
-            (work / name).replace(self.dataset / name)
+            move_into_place(work / name, self.dataset / name)
         record = {"fingerprint": fingerprint_now, "own": own, **vars(made)}
         write_text(self._record(case_id), json.dumps(record, ensure_ascii=False) + "\n", force=True)
         shutil.rmtree(work)
@@ -100,10 +100,11 @@ def parts_of(folder: Path) -> Parts:
     return Parts(final.with_name(f".{final.name}.parts"), final)
 
 
-def fingerprint(case: Case, faults: Sequence[Fault], parts: Parts) -> str:
-    """Of all that decides how a dirty case comes out: its files by name, size and time, its faults, the place."""
+def fingerprint(case: Case, faults: Sequence[Fault], parts: Parts, *, meaning: str) -> str:
+    """Of all that decides how a dirty case comes out: its files by name, size and time and what they mean (see
+    `Dataset.meaning`), its faults, the place."""
     files = [*case.images, case.label, *(fault.donor for fault in faults)]
     states = [None if path is None else (str(path.absolute()), *size_and_time(path)) for path in files]
     dealt = [(fault.kind, fault.level, fault.seed) for fault in faults]
-    record = [_REVISION, str(parts.final), case.case_id, states, dealt]
+    record = [_REVISION, str(parts.final), case.case_id, states, dealt, meaning]
     return hashlib.sha256(json.dumps(record).encode()).hexdigest()

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import nibabel.orientations
 import numpy as np
 
-from auvtool.errors import InputError
+from auvtool.errors import InputError, one_line
 from auvtool.evaluation_pairs import Comparison, Pair
 from auvtool.failures import failure_row
 from auvtool.label_stream import label_blocks, read_label_grid
@@ -83,6 +83,9 @@ def _attempt(pair: Pair, *, comparison: Comparison, surfaces: SurfaceMeasures) -
         return compare_case(pair, comparison, surfaces=surfaces)
     except InputError as error:
         return error
+    except Exception as error:  # becomes this case's row of the failure table
+        found = f"'{type(error).__name__}: {one_line(error)}'"
+        return _not_compared(pair, found, cure="look at the case, or leave it out")
 
 
 def _outcomes(
@@ -102,12 +105,11 @@ def _outcomes(
 
 
 def _killed(pair: Pair) -> InputError:
-    return InputError(
-        pair.case_id,
-        expected="a case that can be compared",
-        found="its worker process killed",
-        cure="is memory short? use larger workers",
-    )
+    return _not_compared(pair, "its worker process killed", cure="is memory short? use larger workers")
+
+
+def _not_compared(pair: Pair, found: str, *, cure: str) -> InputError:
+    return InputError(pair.case_id, expected="a case that can be compared", found=found, cure=cure)
 
 
 def compare_case(pair: Pair, comparison: Comparison, *, surfaces: SurfaceMeasures = NO_SURFACES) -> CaseOverlap:
@@ -182,12 +184,14 @@ def _surface_agreements(
     values = [item.labels for item in comparison.classes]
     found = []
     for labels, *boxes in zip(values, class_boxes(reference, values), class_boxes(prediction, values), strict=True):
-        # The class's own part of the maps: a mask of the whole is made for no class.
+        # The class's own part of the maps: a mask of the whole is made for no class. With a voxel around it, since a
+        # class on one slice of a volume is no 2D image.
         box = union_of_boxes([box for box in boxes if box is not None])
         if box is None:
             found.append(SurfaceAgreement())
             continue
-        masks = [class_mask(label[box], labels) for label in (reference, prediction)]
+        part = tuple(slice(max(0, along.start - 1), along.stop + 1) for along in box)
+        masks = [class_mask(label[part], labels) for label in (reference, prediction)]
         found.append(surface_agreement(*masks, spacing_mm=maps.spacing_mm, measures=surfaces))
     return tuple(found)
 

@@ -131,7 +131,7 @@ def plan_extraction(
     finished = frozenset(
         case.case_id
         for case in dataset.cases
-        if shard_is_complete(shard_path(parts, case.case_id), header, case.case_id, inputs=input_state(case))
+        if shard_is_complete(shard_path(parts, case.case_id), header, case.case_id, inputs=input_state(case, dataset))
     )
     return ExtractionPlan(dataset, settings, output, header, facts, finished, problems, is_unfinished)
 
@@ -183,18 +183,25 @@ def _shard_from_environment() -> tuple[int, int]:
     """(i, n), 1-based, of a SLURM array task, else of RANK and WORLD_SIZE.
 
     Raises:
-        UsageError: neither is set.
+        UsageError: neither is set or they are no numbers, or the array has gaps: its tasks would leave cases out.
     """
     environment = os.environ
-    if "SLURM_ARRAY_TASK_ID" in environment and "SLURM_ARRAY_TASK_COUNT" in environment:
-        first, step = (
-            int(environment.get("SLURM_ARRAY_TASK_MIN", "0")),
-            int(environment.get("SLURM_ARRAY_TASK_STEP", "1")),
-        )
-        index = (int(environment["SLURM_ARRAY_TASK_ID"]) - first) // step
-        return index + 1, int(environment["SLURM_ARRAY_TASK_COUNT"])
-    if "RANK" in environment and "WORLD_SIZE" in environment:
-        return int(environment["RANK"]) + 1, int(environment["WORLD_SIZE"])
+    try:
+        if "SLURM_ARRAY_TASK_ID" in environment and "SLURM_ARRAY_TASK_COUNT" in environment:
+            number, count = int(environment["SLURM_ARRAY_TASK_ID"]), int(environment["SLURM_ARRAY_TASK_COUNT"])
+            first = int(environment.get("SLURM_ARRAY_TASK_MIN", "0"))
+            step = int(environment.get("SLURM_ARRAY_TASK_STEP", "1"))
+            last = int(environment.get("SLURM_ARRAY_TASK_MAX", first + (count - 1) * step))
+            if number not in range(first, last + 1, step) or len(range(first, last + 1, step)) != count:
+                raise UsageError(
+                    f"--shard: expected a SLURM array without gaps (--array=1-{count}), got task {number} of {count} "
+                    f"from {first} to {last}; give I/N for a part of an array"
+                )
+            return (number - first) // step + 1, count
+        if "RANK" in environment and "WORLD_SIZE" in environment:
+            return int(environment["RANK"]) + 1, int(environment["WORLD_SIZE"])
+    except ValueError as error:
+        raise UsageError(f"--shard: expected numbers in SLURM_* (RANK, WORLD_SIZE), got {error}; give I/N") from error
     raise UsageError("--shard: expected SLURM_ARRAY_TASK_ID and _COUNT, or RANK and WORLD_SIZE, got neither; give I/N")
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from auvtool.atomic import as_output_error, write_text
+from auvtool.atomic import as_output_error, move_into_place, write_text
 from auvtool.cases import Case
 from auvtool.device import torch_device
 from auvtool.errors import AuvtoolError, InputError, OutputError, UsageError, one_line
@@ -122,7 +122,8 @@ def predict(
     """Write a label map for each case into `output`; call it inside `nnunet_process`.
 
     A file appears whole or not at all. Without `force` cases that have all that is asked for are skipped, so that a
-    killed run goes on. plans.json and dataset.json are written beside, as nnU-Net does.
+    killed run goes on. plans.json and dataset.json are written beside, as nnU-Net does, and a record of the model and
+    the images by size and time.
 
     Args:
         model: see `load_model`.
@@ -135,11 +136,11 @@ def predict(
         on_case: told the id of each case that is through.
 
     Raises:
-        UsageError: `output` holds predictions of another model.
+        UsageError: `output` holds predictions of another model, or of images that are not today's.
         OutputError: the disk is full, or the like.
         InputError: a case failed, and `keep_going` is off.
     """
-    _open_output(model, output, cases if force else (), force=force)
+    _open_output(model, output, cases, force=force)
     done, skipped, failures = [], [], []
     for case in cases:
         if not force and is_predicted(case, output, model.file_ending, probabilities=probabilities):
@@ -226,7 +227,7 @@ def _write(model: Model, predicted: _Predicted, case_id: str, output: Path) -> N
             for ending in _PROBABILITY_ENDINGS:
                 (output / (case_id + ending)).unlink(missing_ok=True)
             for file in sorted(folder.iterdir(), key=lambda file: file.name == label):
-                file.replace(output / file.name)
+                move_into_place(file, output / file.name)
     except (OSError, RuntimeError) as error:  # SimpleITK says RuntimeError when the disk is full
         raise OutputError(
             f"{output / label}: expected to be able to write here, got '{one_line(error)}'; check the folder and its "
@@ -243,8 +244,8 @@ def _write_probabilities(probabilities: Any, properties: dict[str, Any], stem: P
     save_pickle(properties, str(pkl))
 
 
-def _open_output(model: Model, output: Path, replaced: Sequence[Case], *, force: bool) -> None:
-    """Make the folder, with the model's record; before that the maps of cases `replaced` go.
+def _open_output(model: Model, output: Path, cases: Sequence[Case], *, force: bool) -> None:
+    """Make the folder, with the record of model and images; before that the maps that `force` replaces go.
 
     After a kill, a map of another model that had not been replaced yet would count as one of this model.
     """
@@ -252,13 +253,29 @@ def _open_output(model: Model, output: Path, replaced: Sequence[Case], *, force:
         raise UsageError(f"{output}: expected a folder to write, got a file; name a folder")
     record = {"model_sha256": model.sha256, "mirror": model.mirror}
     path = output / RECORD
-    if path.is_file() and not force and read_json(path) != record:
+    before = read_json(path) if path.is_file() else {**record}
+    if not force and {name: before.get(name) for name in record} != record:
         raise UsageError(
             f"{output}: expected predictions of the same model, got another's; name another folder or add --force"
         )
+    recorded = before.get("images")
+    known: dict[str, object] = recorded if isinstance(recorded, dict) else {}
+    images = {case.case_id: _state(case) for case in cases}
+    changed = [
+        case.case_id
+        for case in cases
+        if known.get(case.case_id, images[case.case_id]) != images[case.case_id]
+        and is_predicted(case, output, model.file_ending)
+    ]
+    if changed and not force:
+        raise UsageError(
+            f"{output}: expected predictions of these images, got those of others of the same name or from before they "
+            f"changed ({', '.join(changed[:5])}{', ...' if len(changed) > 5 else ''}); name another folder, or add "
+            "--force (with --cases for some)"
+        )
     with as_output_error(output):
         output.mkdir(parents=True, exist_ok=True)
-        for case in replaced:
+        for case in cases if force else ():
             for ending in (model.file_ending, *_PROBABILITY_ENDINGS):
                 (output / (case.case_id + ending)).unlink(missing_ok=True)
         for partial in output.glob(f"{_PARTIAL}*"):  # of a run that was killed
@@ -266,6 +283,12 @@ def _open_output(model: Model, output: Path, replaced: Sequence[Case], *, force:
     for name, content in (
         ("dataset.json", model.predictor.dataset_json),
         ("plans.json", model.predictor.plans_manager.plans),
-        (RECORD, record),
+        (RECORD, {**record, "images": dict(sorted({**known, **images}.items()))}),
     ):
         write_text(output / name, json.dumps(content, indent=4, ensure_ascii=False) + "\n", force=True)
+
+
+def _state(case: Case) -> list[list[int]]:
+    """Size and time of each file, whatever it is called: an image may be named by a link."""
+    states = [path.stat() for path in case.images if path.is_file()]
+    return [[state.st_size, state.st_mtime_ns] for state in states]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from auvtool.schema import ALL_CLASSES, METRICS, Row
 from auvtool.tables import read_table
 
 ClassKey: TypeAlias = tuple[int, str]  # class_id, class_name
+Key = TypeVar("Key", str, ClassKey)
 
 # Each measure of a METRICS table, and whether more of it is better.
 _MEASURES = {"dice": True, "iou": True, "hd95_mm": False, "nsd": True}
@@ -92,10 +93,10 @@ def compare_runs(first: MetricsTable, second: MetricsTable, *, resamples: int, s
     Raises:
         InputError: they have no case and class in common, not the same references, or not the same tolerance.
     """
-    cases = [case for case in first.cases if case in set(second.cases)]
-    classes = [key for key in first.classes if key in set(second.classes)]
+    all_cases, all_classes = (first.cases, second.cases), (first.classes, second.classes)
+    cases, classes = _in_both(*all_cases), _in_both(*all_classes)
     if not cases or not classes:
-        what, of = ("class", first.classes) if cases else ("case", first.cases)
+        what, of = ("class", all_classes[0]) if cases else ("case", all_cases[0])
         raise InputError(
             second.path,
             expected=f"a {what} of {first.path} ({of[0]!s}, ...)",
@@ -115,8 +116,8 @@ def compare_runs(first: MetricsTable, second: MetricsTable, *, resamples: int, s
     return RunComparison(
         rows=rows,
         n_cases=len(cases),
-        alone=_alone(first.cases, second.cases),
-        classes_alone=_alone([name for _, name in first.classes], [name for _, name in second.classes]),
+        alone=_alone(*all_cases),
+        classes_alone=_alone(*([name for _, name in keys] for keys in all_classes)),
         measures_alone=_alone(sorted(present[0]), sorted(present[1])),
     )
 
@@ -188,8 +189,14 @@ def _is_measured(table: MetricsTable, measure: str) -> bool:
     return any(row.get(measure) is not None for row in table.rows.values())
 
 
+def _in_both(first: Sequence[Key], second: Sequence[Key]) -> list[Key]:
+    others = set(second)
+    return [key for key in first if key in others]
+
+
 def _alone(first: Sequence[str], second: Sequence[str]) -> tuple[list[str], list[str]]:
-    return [name for name in first if name not in second], [name for name in second if name not in first]
+    names = set(first), set(second)
+    return [name for name in first if name not in names[1]], [name for name in second if name not in names[0]]
 
 
 def _check_references(first: MetricsTable, second: MetricsTable) -> None:

@@ -4,13 +4,16 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
 from auvtool.atomic import remove_leftovers
 from auvtool.errors import UsageError
+
+_LOOK_SECONDS = 0.1
 
 
 def lock_path(output: Path) -> Path:
@@ -19,7 +22,7 @@ def lock_path(output: Path) -> Path:
 
 
 @contextmanager
-def run_lock(output: Path, *, warn: Callable[[str], None]) -> Iterator[None]:
+def run_lock(output: Path, *, warn: Callable[[str], None], patience_s: float = 0.0) -> Iterator[None]:
     """Hold the lock of `output` for the block; what killed runs left half-written beside it is removed first.
 
     The lock is advisory (flock) and ends with the process, however that ends; child processes do not inherit it. It
@@ -27,12 +30,17 @@ def run_lock(output: Path, *, warn: Callable[[str], None]) -> Iterator[None]:
     mounted with nolock or local_lock. Where there are no locks, or the folder takes no new file, the run goes on
     without one and says so. A folder that is not there is left to the command, which knows whether to make it.
 
+    Args:
+        output: a file or folder.
+        warn: told that there are no locks.
+        patience_s: how long to wait for another run that holds it.
+
     Raises:
         UsageError: another run holds it; names its process, machine and start.
     """
     path = lock_path(output)
     try:
-        descriptor = _acquire(path, output)
+        descriptor = _acquire(path, output, patience_s)
     except (FileNotFoundError, NotADirectoryError):
         descriptor = None
     except OSError as error:
@@ -48,29 +56,38 @@ def run_lock(output: Path, *, warn: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         # Removed while it is held: who opened it in between finds on getting it that its name is gone, and starts anew.
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # a lock file that stays is in nobody's way
+            path.unlink(missing_ok=True)
         _held.discard(descriptor)
         os.close(descriptor)
+        if os.name == "nt":  # where no open file can be removed, so that this one is nobody else's
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
-def _acquire(path: Path, output: Path) -> int:
+def _acquire(path: Path, output: Path, patience_s: float) -> int:
+    deadline = time.monotonic() + patience_s
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            _lock_or_raise(descriptor, output)
-            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
-                return descriptor
+            if not _lock(descriptor):
+                _wait_or_raise(descriptor, output, deadline)
+            else:
+                with suppress(FileNotFoundError):  # who held it has removed it
+                    if os.path.samestat(os.fstat(descriptor), path.stat()):
+                        return descriptor
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)
 
 
-def _lock_or_raise(descriptor: int, output: Path) -> None:
-    if not _lock(descriptor):
+def _wait_or_raise(descriptor: int, output: Path, deadline: float) -> None:
+    if time.monotonic() >= deadline:
         raise UsageError(
             f"{output}: expected no other run on it, got one of {_holder(descriptor)}; let it finish or end it"
         )
+    time.sleep(_LOOK_SECONDS)
 
 
 if sys.platform == "win32":

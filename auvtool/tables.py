@@ -235,7 +235,7 @@ def _convert(value: object, column: Column) -> Cell:
             raise ValueError(text)
         return text in {"true", "1"}
     if column.type == "int":
-        whole = int(str(value))
+        whole = int(str(value).removesuffix(".0"))  # pandas makes floats of a column with gaps
         if not -(2**63) <= whole < 2**63:  # what parquet can hold
             raise ValueError(whole)
         return whole

@@ -84,7 +84,8 @@ def run_in_workers(
                         yield in_work.pop(future), result
             except BrokenProcessPool:
                 lost = list(in_work.values())
-                on_worker_died(lost)
+                if lost:  # none where it died waiting for work
+                    on_worker_died(lost)
         if in_work and now == 1:
             yield lost[0], WorkerDied()
         elif in_work:

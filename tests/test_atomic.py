@@ -1,6 +1,8 @@
 """Outputs appear whole or not at all."""
 
+import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,19 @@ def test_the_temporary_file_stands_beside_and_keeps_the_ending(tmp_path):
         temporary.write_bytes(b"x")
         assert not path.exists()
     assert path.read_bytes() == b"x"
+
+
+def test_a_file_system_that_flushes_no_folder_will_do(tmp_path, monkeypatch):
+    flush = os.fsync
+
+    def flush_files_only(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", flush_files_only)
+    write_text(tmp_path / "a.csv", "x", force=False)
+    assert (tmp_path / "a.csv").read_text() == "x"
 
 
 def test_writing_is_refused_before_work(tmp_path):

@@ -104,11 +104,11 @@ def test_the_label_of_another_case_is_its_file(dataset: Dataset) -> None:
     assert other.label is not None
     with pytest.raises(InputError, match="changes nothing"):  # all phantoms have the same label
         read_case_with_fault(replace(case, fault=fault), dataset)
-    state = input_state(replace(case, fault=fault))
+    state = input_state(replace(case, fault=fault), dataset)
     assert other.label.name in state
     assert state.endswith("fault other-label high 0")
-    assert "fault" not in input_state(case)
-    assert len({input_state(replace(case, fault=Fault("blur", "high", seed))) for seed in (0, 1)}) == 2
+    assert "fault" not in input_state(case, dataset)
+    assert len({input_state(replace(case, fault=Fault("blur", "high", seed)), dataset) for seed in (0, 1)}) == 2
 
 
 def test_the_ignore_label_is_no_class(tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ def test_info_says_what_is_configured_and_by_what(tmp_path):
     config.write_text("[extract]\njobs = 4\nmax_slices = 2\n[bench.detect]\ndraws = 3\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AUVTOOL_")}
     environment |= {"AUVTOOL_EXTRACT_JOBS": "8", "AUVTOOL_EXTRCT_JOBS": "2", "AUVTOOL_DEBUG": "1"}
+    environment |= {"AUVTOOL_MAX_VOLUME_GIB": "16", "AUVTOOL_MAX_TABLE_GIB": "2"}
     done = auvtool("info", "--config", config, env=environment)
     assert [line.split(maxsplit=2) for line in done.stdout.splitlines()[2:-2]] == [
         ["extract", "--max-slices", f"2 ({config})"],
@@ -167,6 +168,29 @@ def test_python_m_auvtool_is_the_console_script():
         subprocess.run([script, "--help"], capture_output=True, text=True, check=True).stdout
         == auvtool("--help").stdout
     )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX systems")
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", ExitCode.INTERRUPTED), ("SIGTERM", ExitCode.TERMINATED)])
+def test_a_signal_that_arrives_in_a_callback_of_garbage_collection_is_not_lost(name, code):
+    # Python prints and drops what is raised there; h5py runs such a callback for every object that it closes.
+    program = (
+        "import os, signal, sys, time\n"
+        "from auvtool.cli import app\n"
+        "class Closed:\n"
+        "    def __del__(self):\n"
+        f"        os.kill(os.getpid(), signal.{name})\n"
+        "        time.sleep(0.01)\n"
+        "def work(**options):\n"
+        "    Closed()\n"
+        "    time.sleep(20)\n"
+        "    print('the signal was lost')\n"
+        "app.app = work\n"
+        "try:\n    app.main()\n"
+        f"except KeyboardInterrupt:\n    sys.exit({int(ExitCode.INTERRUPTED)})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", code)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")

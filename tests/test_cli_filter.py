@@ -7,7 +7,10 @@ import json
 import pytest
 from command_line import auvtool
 from phantoms import write_raw_dataset
+from typer.testing import CliRunner
 
+from auvtool import run_lock
+from auvtool.cli.app import app
 from auvtool.dataset import open_dataset
 from auvtool.errors import ExitCode
 from auvtool.keep_list import read_keep_list
@@ -123,6 +126,26 @@ def test_appended_fold_prints_its_number(scores, tmp_path):
         assert "1 validation cases are not dropped (case_08)" in done.stderr
         assert ("found (it is there already)" in done.stderr) == again
         assert json.loads(splits.read_text()) == [fold, {"train": cases[:8], "val": ["case_08"]}]
+
+
+def test_filters_of_one_split_file_wait_for_one_another(scores, tmp_path, monkeypatch):
+    splits = tmp_path / "splits_final.json"
+    cases = [f"case_{number:02d}" for number in range(10)]
+    fold, appended = {"train": cases[:8], "val": ["case_08"]}, {"train": cases[:2], "val": ["case_08"]}
+    splits.write_text(json.dumps([fold]))
+    other = run_lock.run_lock(splits, warn=pytest.fail)
+    other.__enter__()
+
+    def the_other_ends(*_):
+        splits.write_text(json.dumps([fold, appended]))
+        other.__exit__(None, None, None)
+
+    monkeypatch.setattr(run_lock, "_wait_or_raise", the_other_ends)
+    done = CliRunner().invoke(app, ["filter", str(scores), "--quantile", "0.5", "--append-fold", str(splits), "--ids"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(splits.read_text())
+    assert found[:2] == [fold, appended]
+    assert len(found) == 3
 
 
 def test_new_dataset_by_reference(tmp_path):

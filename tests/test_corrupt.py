@@ -280,6 +280,34 @@ def test_what_changed_since_a_kill_is_made_again(tmp_path: Path, monkeypatch: py
     assert write_corrupt_dataset(other, options={}).n_made_before == 0
 
 
+@pytest.mark.parametrize("change", [None, '"small": 2', '"sequence_0"'])
+def test_what_dataset_json_now_calls_otherwise_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str | None
+) -> None:
+    folder = source_of(tmp_path, n_cases=2).folder
+    monkeypatch.setattr("auvtool.corrupting.put_folder_in_place", lambda *_: None)
+
+    def made_before() -> int:
+        plan = plan_corruption(open_dataset(folder), tmp_path / "Dataset002_Dirty", share=1.0)
+        with monkeypatch.context() as patch:
+            patch.setattr("auvtool.corrupting.remove_folder", lambda *_: None)
+            return write_corrupt_dataset(plan, options={}).n_made_before
+
+    assert made_before() == 0
+    path = folder / "dataset.json"
+    new = {None: "", '"small": 2': '"small": 2, "ignore": 3', '"sequence_0"': '"CT"'}[change]
+    path.write_text(path.read_text().replace(change or "none", new))
+    assert made_before() == (2 if change is None else 0)
+
+
+def test_what_is_made_is_on_the_disk_before_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flush, flushed = os.fsync, set[int]()
+    monkeypatch.setattr(os, "fsync", lambda file: flushed.add(os.fstat(file).st_ino) or flush(file))
+    folder = tmp_path / "Dataset002_Dirty"
+    write_corrupt_dataset(plan_corruption(source_of(tmp_path, n_cases=4), folder, share=1.0), options={})
+    assert {path.stat().st_ino for path in folder.rglob("*") if path.is_file()} <= flushed
+
+
 def test_a_case_that_no_reader_foresaw_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise MemoryError("Unable to allocate 9 TiB")

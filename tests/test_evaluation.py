@@ -10,6 +10,7 @@ import oracles
 import phantoms
 import pytest
 
+from auvtool import evaluation
 from auvtool.errors import InputError
 from auvtool.evaluation import class_means, evaluate, metrics_rows
 from auvtool.evaluation_pairs import find_pairs
@@ -150,6 +151,18 @@ def test_distances_are_in_mm_along_the_axis_of_the_voxel_size(tmp_path):
     assert [case.surfaces[0].hd95_mm for case in result.cases] == list(spacing)
 
 
+def test_a_class_on_one_slice_of_a_volume_has_a_surface_above_and_below(tmp_path):
+    dataset = phantoms.write_raw_dataset(tmp_path / "Dataset001_Box", n_cases=1, spacing_mm=(3.0, 1.0, 1.0))
+    maps = np.zeros((2, 5, 20, 20), np.uint8)
+    maps[0, 2, 5:12, 5:12] = maps[1, 2, 5:12, 5:16] = 1
+    for label, folder in zip(maps, (dataset / "labelsTr", tmp_path / "P"), strict=True):
+        phantoms.write_volume(folder / "case_00.nii.gz", label, spacing_mm=(3.0, 1.0, 1.0))
+    measures = SurfaceMeasures(hd95=True, nsd_tolerance_mm=1.0)
+    result = evaluate(find_pairs(tmp_path / "P", dataset), surfaces=measures)
+    whole = surface_agreement(*(maps == 1), spacing_mm=(3.0, 1.0, 1.0), measures=measures)
+    assert result.cases[0].surfaces[0] == whole
+
+
 # --- finding what belongs together ---
 
 
@@ -226,6 +239,21 @@ def test_a_bad_case_is_a_failure_and_the_others_are_finished(pair, tmp_path, cha
     assert len(result.cases) == 4
     with pytest.raises(InputError, match="c-01"):
         evaluate(comparison, keep_going=False)
+
+
+def test_an_error_that_nobody_foresaw_is_a_failure_of_its_case_too(pair, monkeypatch):
+    compare = evaluation.compare_case
+
+    def broken(pair, *arguments, **options):
+        if pair.case_id == "c-01":
+            raise RuntimeError("no place for it")
+        return compare(pair, *arguments, **options)
+
+    monkeypatch.setattr(evaluation, "compare_case", broken)
+    result = evaluate(find_pairs(pair[1], pair[0]))
+    assert [row["case"] for row in result.failures] == ["c-01"]
+    assert "RuntimeError: no place for it" in result.failures[0]["error"]
+    assert len(result.cases) == 4
 
 
 def test_truncated_file_is_a_failure(pair, tmp_path):

@@ -1,6 +1,7 @@
 """Extraction over a data set: resume, shards, failures, killed processes; all with the identity, which is fast."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -180,9 +181,10 @@ def test_a_run_of_some_cases_leaves_the_shards_of_the_others(folder: Path, tmp_p
     assert not plan.parts.exists()
 
 
-@pytest.mark.parametrize("change", ["option", "input file", "damaged shard"])
-def test_an_outdated_shard_is_made_again(folder: Path, tmp_path: Path, change: str) -> None:
-    output = tmp_path / "F.h5"
+@pytest.mark.parametrize("change", ["option", "input file", "damaged shard", "meaning", "folder of labels"])
+def test_an_outdated_shard_is_made_again(tmp_path: Path, change: str) -> None:
+    folder = phantoms.write_raw_dataset(tmp_path / "Dataset001_Box", regions=True)
+    output, labels = tmp_path / "F.h5", None
     plan = plan_extraction(open_dataset(folder), IDENTITY, output)
     plan.parts.mkdir()
     for case in plan.waiting():
@@ -193,10 +195,15 @@ def test_an_outdated_shard_is_made_again(folder: Path, tmp_path: Path, change: s
         settings = replace(IDENTITY, slice_stride=2)
     elif change == "input file":
         os.utime(open_dataset(folder).cases[0].images[0], ns=(1, 1))
+    elif change == "meaning":
+        path = folder / "dataset.json"
+        path.write_text(path.read_text().replace('"core": 2', '"core": 1'))
+    elif change == "folder of labels":
+        labels = shutil.copytree(folder / "labelsTr", tmp_path / "others")  # of the same names, sizes and times
     else:
         phantoms.truncate(shard_path(plan.parts, "case_00"))
-    finished = plan_extraction(open_dataset(folder), settings, output).finished
-    assert finished == (frozenset() if change == "option" else {"case_01", "case_02"})
+    finished = plan_extraction(open_dataset(folder, labels=labels), settings, output).finished
+    assert finished == ({"case_01", "case_02"} if change in {"input file", "damaged shard"} else frozenset())
 
 
 def test_a_bad_case_is_a_row_and_is_tried_again(folder: Path, tmp_path: Path) -> None:
@@ -315,7 +322,7 @@ def test_shard_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in ("0/3", "4/3", "1", "a/b", "/", "-1/3", "1/0"):
         with pytest.raises(UsageError, match="--shard"):
             parse_shard(wrong)
-    for name in ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "RANK", "WORLD_SIZE"):
+    for name in (*(f"SLURM_ARRAY_TASK_{part}" for part in ("ID", "COUNT", "MIN", "MAX", "STEP")), "RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UsageError, match="SLURM"):
         parse_shard("auto")
@@ -325,6 +332,15 @@ def test_shard_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"ID": "14", "COUNT": "3", "MIN": "10", "MAX": "14", "STEP": "2"}.items():
         monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
     assert parse_shard("auto") == (3, 3)
+    # sbatch --array=1,3,7: every task has to refuse, since together they would leave cases out.
+    for number in ("1", "3", "7"):
+        for name, value in {"ID": number, "COUNT": "3", "MIN": "1", "MAX": "7", "STEP": "1"}.items():
+            monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+        with pytest.raises(UsageError, match=f"without gaps .*, got task {number} of 3 from 1 to 7"):
+            parse_shard("auto")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_MAX", "?")
+    with pytest.raises(UsageError, match="expected numbers"):
+        parse_shard("auto")
 
 
 def test_an_existing_output_is_refused_before_any_work(folder: Path, tmp_path: Path) -> None:

@@ -259,6 +259,32 @@ def test_a_case_is_done_when_all_that_is_asked_for_is_there(trained, images, tmp
     assert list(run(force=True)) == [".nii.gz"]  # those of another prediction do not stay beside the new label map
 
 
+def test_maps_of_other_images_are_not_taken_for_those_of_todays(trained, images, tmp_path):
+    folder, output = shutil.copytree(images, tmp_path / "images"), tmp_path / "P"
+    command = (trained.request.run, folder, "-o", output, "--cases", "case_00,case_01")
+    assert invoke(*command).exit_code == 0
+    link = tmp_path / "case_00_0000.nii.gz"
+    link.symlink_to(folder / link.name)  # another name of the same image
+    assert invoke(trained.request.run, link, "-o", output).exit_code == 0
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    shutil.copy(folder / "case_01_0000.nii.gz", folder / "case_00_0000.nii.gz")
+    done = invoke(*command)
+    assert isinstance(done.exception, UsageError)
+    assert "before they changed (case_00); name another folder, or add --force" in str(done.exception)
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+    assert invoke(*command[:-1], "case_00", "--force").exit_code == 0
+    assert (output / "case_00.nii.gz").read_bytes() == before["case_01.nii.gz"]
+    assert invoke(*command).exit_code == 0
+
+
+def test_maps_are_on_the_disk_before_they_have_their_names(trained, images, tmp_path, monkeypatch):
+    flush, flushed = os.fsync, set()
+    monkeypatch.setattr(os, "fsync", lambda file: flushed.add(os.fstat(file).st_ino) or flush(file))
+    done = invoke(trained.request.run, images, "-o", tmp_path / "P", "--cases", "case_00", "--probabilities")
+    assert done.exit_code == 0, done.output
+    assert {path.stat().st_ino for path in (tmp_path / "P").iterdir()} <= flushed
+
+
 def test_a_full_disk_leaves_neither_map_nor_probabilities(trained, images, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError(28, os.strerror(28))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from auvtool.errors import InputError
-from auvtool.run_comparison import compare_runs, read_metrics
+from auvtool.run_comparison import MetricsTable, compare_runs, read_metrics
 from auvtool.schema import METRICS, PAIRED_METRICS
 from auvtool.tables import read_table, render, write_table
 
@@ -118,3 +118,12 @@ def test_tables_that_do_not_belong_together_are_refused(tmp_path):
     write_table([row for row in rows if row["class_id"] is None], METRICS, tmp_path / "whole.csv")
     with pytest.raises(InputError, match="whole cases only"):
         read_metrics(tmp_path / "whole.csv")
+
+
+def test_cases_are_listed_a_few_times_and_not_once_for_each_case(tmp_path, monkeypatch):
+    asked = []
+    listed = MetricsTable.cases.fget
+    monkeypatch.setattr(MetricsTable, "cases", property(lambda self: asked.append(self) or listed(self)))
+    dice = {f"case_{number:03d}": (0.5, 0.6) for number in range(200)}
+    assert compared(tmp_path, dice, dice).n_cases == 200
+    assert len(asked) < 10

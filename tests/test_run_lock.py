@@ -1,6 +1,7 @@
 """One run at a time on one output; killed runs hold nothing, and what they left half-written goes."""
 
 import errno
+import itertools
 import json
 import os
 import signal
@@ -32,6 +33,15 @@ COMMANDS = {
     "bench downstream": ("bench", "downstream", "D", "--key", "K.csv", "--scores", "S.csv", "-o", "OUT"),
     "calibrate": ("calibrate", "D", "F.h5", "--copies", "OUT"),
     "demo": ("demo", "-o", "OUT"),
+    "calibrate, its table": ("calibrate", "D", "F.h5", "-o", "OUT"),
+    "check": ("check", "D", "-o", "OUT"),
+    "score": ("score", "F.h5", "-o", "OUT"),
+    "filter": ("filter", "S.csv", "-o", "OUT"),
+    "filter, its split file": ("filter", "S.csv", "--append-fold", "OUT"),
+    "eval": ("eval", "P", "D", "-o", "OUT"),
+    "correlate": ("correlate", "S.csv", "M.csv", "-o", "OUT"),
+    "report": ("report", "S.csv", "-o", "OUT"),
+    "merge": ("merge", "M.csv", "-o", "OUT"),
 }
 
 
@@ -59,8 +69,9 @@ def test_the_second_run_says_who_holds_the_output(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", COMMANDS.values(), ids=list(COMMANDS))
-def test_every_command_that_can_be_resumed_takes_the_lock(words, tmp_path: Path, monkeypatch) -> None:
+def test_every_command_that_writes_a_file_takes_the_lock(words, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module.time, "monotonic", itertools.count(step=100).__next__)  # no patience
     with run_lock(Path("OUT"), warn=fail):
         done = CliRunner().invoke(app, words)
     assert isinstance(done.exception, UsageError), done.exception
@@ -73,10 +84,14 @@ import os, signal, sys, time
 from pathlib import Path
 from auvtool.run_lock import run_lock
 with run_lock(Path(sys.argv[1]), warn=print):
+    awaited, begun = os.pipe()
     child = os.fork() if sys.argv[2] == "fork" else None
     if child == 0:
+        os.write(begun, b"x")
         time.sleep(60)
         os._exit(0)
+    if child is not None:
+        os.read(awaited, 1)  # until the child has closed what it got of the lock
     print(child, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -123,6 +138,22 @@ def test_no_two_hold_it_while_names_come_and_go(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
+def test_a_name_that_goes_while_it_is_looked_at_is_locked_anew(tmp_path: Path, monkeypatch) -> None:
+    path, lock, taken = lock_path(tmp_path / "F.h5"), module._lock, []
+
+    def take_and_lose(descriptor: int) -> bool:
+        if not taken:
+            path.unlink()
+        taken.append(descriptor)
+        return lock(descriptor)
+
+    monkeypatch.setattr(module, "_lock", take_and_lose)
+    monkeypatch.setattr(Path, "exists", lambda self: True)  # a moment before
+    with run_lock(tmp_path / "F.h5", warn=fail):
+        assert os.path.lexists(path)
+    assert len(taken) == 2
+
+
 def test_without_locks_the_run_goes_on_and_says_so_once(tmp_path: Path, monkeypatch) -> None:
     def no_locks(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -151,7 +182,8 @@ def test_what_killed_runs_left_half_written_goes_and_nothing_else(tmp_path: Path
     stays = (".tmp-1-0123abcd-G.h5", "F.h5.failures.csv", ".F.h5.notes", ".tmp-1-0123abcd-my-F.h5")
     for name in (*left, *stays):
         (tmp_path / name).touch()
-    (tmp_path / ".tmp-1-0123abcd-F.h5.parts").mkdir()
+    for name in ("F.h5.parts", ".F.h5.parts", ".F.h5.old"):
+        (tmp_path / f".tmp-1-0123abcd-{name}").mkdir()
     with run_lock(tmp_path / "F.h5", warn=fail):
         names = {path.name for path in tmp_path.iterdir()} - {".F.h5.lock"}
     assert names == set(stays)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from auvtool import tables
 from auvtool.errors import InputError, OutputError, UsageError
-from auvtool.schema import KEEP_LIST, SCORES, Row
+from auvtool.schema import KEEP_LIST, METRICS, SCORES, Row
 
 ROWS: list[Row] = [
     {"case": "a,b", "keep": True, "auv": 0.1 + 0.2, "reason": None},
@@ -128,6 +128,22 @@ def test_formats_are_told_by_option_then_ending():
 def test_an_infinite_number_is_refused(text):
     with pytest.raises(InputError, match="float in column auv"):
         tables.parse_table(f"case,keep,auv\na,true,{text}\n".encode(), KEEP_LIST, "K.csv")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_whole_numbers_may_have_been_through_floats(suffix, tmp_path):
+    rows: list[Row] = [dict.fromkeys(METRICS.column_names()) for _ in range(2)]
+    for row, class_id, name in zip(rows, (2, None), ("tumour", "all"), strict=True):
+        row |= {"case": "a", "class_id": class_id, "class_name": name, "status": "ok", "dice": 0.5, "iou": 0.25}
+    path = tmp_path / f"M.{suffix}"
+    tables.write_table(rows, METRICS, path)
+    text = path.read_text()
+    path.write_text(text.replace("a,2,", "a,2.0,").replace('"class_id": 2,', '"class_id": 2.0,'))  # as pandas writes it
+    assert path.read_text() != text
+    assert tables.read_table(path, METRICS) == rows
+    path.write_text(text.replace("a,2,", "a,2.5,").replace('"class_id": 2,', '"class_id": 2.5,'))
+    with pytest.raises(InputError, match="expected int in column class_id"):
+        tables.read_table(path, METRICS)
 
 
 def test_a_number_that_is_none_is_missing():

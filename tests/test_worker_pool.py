@@ -1,5 +1,6 @@
 """Worker processes that die: nothing finished is lost, only the item that kills is given up."""
 
+import multiprocessing
 import os
 import time
 from contextlib import closing
@@ -50,6 +51,19 @@ def test_a_process_killed_once_is_made_good(tmp_path: Path) -> None:
     (tmp_path / "other" / "died").touch()
     assert dict(run_in_workers(die_once, items, jobs=2, on_worker_died=died.append)) == dict.fromkeys(items, "done")
     assert len(died) == 1
+
+
+def test_a_process_that_is_killed_while_it_waits_costs_nothing(tmp_path: Path) -> None:
+    died: list[list[int]] = []
+    results = run_in_workers(square, [1, 2, 3], jobs=1, on_worker_died=died.append)
+    assert next(results) == (1, 1)
+    waiting = multiprocessing.active_children()
+    for process in waiting:
+        process.kill()
+        process.join()
+    time.sleep(0.5)  # until the pool has seen it
+    assert dict(results) == {2: 4, 3: 9}
+    assert [] not in died
 
 
 def test_workers_end_with_the_loop_that_used_them(tmp_path: Path) -> None:

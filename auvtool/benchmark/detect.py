@@ -204,7 +204,7 @@ def extract_features(
         write_manifest(
             plan.output,
             command="bench detect",
-            options={**vars(plan.settings), "inputs_sha256": inputs_digest(plan.dataset.cases)},
+            options={**vars(plan.settings), "inputs_sha256": inputs_digest(plan.dataset)},
             inputs=[plan.dataset.folder],
             counts={"cases": result.n_cases, "failed": len(result.failures)},
             model_sha256=plan.header.weights_sha256,
@@ -223,7 +223,7 @@ def features_are_there(plan: DetectPlan, wanted: ExtractionPlan) -> bool:
         return False
     with FeatureFile(plan.features) as file:
         same = file.header.fingerprint == wanted.header.fingerprint
-    return same and recorded_option(plan.features, "inputs_sha256") == inputs_digest(wanted.dataset.cases)
+    return same and recorded_option(plan.features, "inputs_sha256") == inputs_digest(wanted.dataset)
 
 
 def read_items(plan: DetectPlan) -> tuple[FeatureHeader, list["Item"]]:

@@ -1,9 +1,11 @@
 """The program `auvtool`: joins the commands, sets up the process, turns errors into one line and an exit code."""
 
+import _thread
 import errno
 import os
 import signal
 import sys
+import threading
 import traceback
 from importlib import import_module
 from types import FrameType
@@ -125,6 +127,30 @@ def _end_at_once(signal_number: int, frame: FrameType | None) -> None:
     os._exit(ExitCode.INTERRUPTED)
 
 
+def _send_again(dropped: Any) -> None:
+    """A hook for errors in callbacks of garbage collection, which Python drops: an answer to a signal must not be.
+
+    h5py has such a callback for every object that it closes.
+    """
+    number = {KeyboardInterrupt: signal.SIGINT, SystemExit: signal.SIGTERM}.get(dropped.exc_type)
+    if number is None:
+        sys.__unraisablehook__(dropped)
+        return
+    if number == signal.SIGINT:
+        signal.signal(signal.SIGINT, _interrupt)
+    # Later, and from another thread: here, within the callback, it would be dropped again.
+    timer = threading.Timer(0.01, _signal_main_thread, (number,))
+    timer.daemon = True
+    timer.start()
+
+
+def _signal_main_thread(number: signal.Signals) -> None:
+    if hasattr(signal, "pthread_kill") and (thread := threading.main_thread().ident) is not None:
+        signal.pthread_kill(thread, number)  # wakes it, if it waits
+    else:
+        _thread.interrupt_main(number)
+
+
 def _hold_sigterm() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
@@ -149,6 +175,7 @@ def prepare_process() -> None:
         signal.signal(signal.SIGTERM, _terminate)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where a shell or nohup has it ignored
         signal.signal(signal.SIGINT, _interrupt)
+    sys.unraisablehook = _send_again
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(
             before=_hold_sigterm, after_in_parent=_release_sigterm, after_in_child=_end_at_once_on_sigterm

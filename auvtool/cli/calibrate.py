@@ -22,6 +22,7 @@ _SHOWN = ("rank", "case", "value", "auv", "reason")
 
 
 @one_run_at_a_time(lambda options: _copies_file(options["copies"], options["features"]))
+@one_run_at_a_time(lambda options: options["output"])
 def calibrate(
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="The data set that the features are of.")],
     features: Annotated[Path, typer.Argument(metavar="F.h5", help="Features file that extract wrote.")],
@@ -98,7 +99,7 @@ def calibrate(
         seed=seed,
         force=True,
     )
-    digest = inputs_digest(plan.dataset.cases)
+    digest = inputs_digest(plan.dataset)
     if kept.is_file() and _holds(kept, plan.header.fingerprint, digest):
         console.info(f"calibrate: {kept} holds the copies")
     else:

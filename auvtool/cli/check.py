@@ -10,6 +10,7 @@ import typer
 
 from auvtool import console
 from auvtool.atomic import is_piped
+from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import Force, Format, Jobs, MaxMemory, Output, names_of, workplace_of
 from auvtool.errors import InputError
 from auvtool.schema import FINDINGS, Row
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _SHOWN_CODES = 8
 
 
+@one_run_at_a_time(lambda options: options["output"])
 def check(
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="nnU-Net raw data set; it stays as it is.")],
     *,

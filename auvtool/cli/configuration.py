@@ -9,13 +9,14 @@ from typing import Any, TypeAlias
 import typer
 
 from auvtool.errors import InputError, one_line
+from auvtool.file_limits import TABLE_VARIABLE, VOLUME_VARIABLE
 
 Table: TypeAlias = dict[str, Any]
 
 CONFIG_VARIABLE = "AUVTOOL_CONFIG"
 _PREFIX = "AUVTOOL_"
 # Read by the program itself, or by its tests.
-_OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "AUVTOOL_DEBUG", "AUVTOOL_VERSION"})
+_OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "AUVTOOL_DEBUG", "AUVTOOL_VERSION", VOLUME_VARIABLE, TABLE_VARIABLE})
 
 
 def set_defaults(context: typer.Context, path: Path | None) -> Path | None:

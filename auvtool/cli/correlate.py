@@ -9,6 +9,7 @@ import typer
 
 from auvtool import console
 from auvtool.atomic import is_piped
+from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import Force, Format, Output, Seed, names_of
 from auvtool.schema import CORRELATIONS, Cell, Row
 from auvtool.tables import STANDARD_STREAM, check_output, write_table
@@ -23,6 +24,7 @@ _SHOWN_CLASSES = 5
 _COEFFICIENTS = ("Pearson", "p", "Spearman", "p ", "partial", "p  ")
 
 
+@one_run_at_a_time(lambda options: options["output"])
 def correlate(
     files: Annotated[
         list[Path],

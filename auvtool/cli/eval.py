@@ -10,6 +10,7 @@ import typer
 
 from auvtool import console
 from auvtool.atomic import is_piped, refuse_existing, write_text
+from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import Cluster, Force, Jobs, KeepGoing, Output, Seed, check_second_output, workplace_of
 from auvtool.errors import CasesFailed, InputError, UsageError
 from auvtool.failures import failures_path, write_failures
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _NNUNET = "nnunet"
 
 
+@one_run_at_a_time(lambda options: options["output"])
 def eval(
     predictions: Annotated[
         Path | None, typer.Argument(metavar="PRED", help="Folder of predicted label maps.", show_default=False)

@@ -10,6 +10,7 @@ import typer
 
 from auvtool import console
 from auvtool.atomic import is_piped, write_text
+from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import DryRun, Force, Format, Output, check_plot_option, names_of
 from auvtool.errors import UsageError
 from auvtool.schema import KEEP_LIST, SCORES, Row
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 _SHOWN_CLASSES = 10
 
 
+# To a split file that a few filters append to at once each of them adds its fold: they wait for one another.
+@one_run_at_a_time(lambda options: options["splits"] and options["splits"].resolve(), patience_s=60.0)
+@one_run_at_a_time(lambda options: options["output"])
 def filter(
     scores: Annotated[Path, typer.Argument(metavar="S.csv", help="Scores of `score`; '-' is standard input.")],
     *,

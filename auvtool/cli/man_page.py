@@ -8,6 +8,7 @@ import typer
 
 from auvtool import __version__
 from auvtool.errors import ExitCode
+from auvtool.file_limits import TABLE_VARIABLE, VOLUME_VARIABLE
 
 _EXIT_STATUS = {
     ExitCode.DONE: "Done.",
@@ -56,6 +57,9 @@ def man_page() -> str:
         ".TP",
         r"\fBAUVTOOL_DEBUG\fR",
         "Print the traceback of an error.",
+        ".TP",
+        rf"\fB{VOLUME_VARIABLE}\fR, \fB{TABLE_VARIABLE}\fR",
+        "How many GiB of memory a volume (8) and a table (1) may take.",
     ]
     return "\n".join(lines) + "\n"
 

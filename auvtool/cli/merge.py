@@ -7,11 +7,13 @@ import typer
 
 from auvtool import console
 from auvtool.atomic import is_piped, refuse_existing
+from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import Force, Format
 from auvtool.errors import UsageError
 from auvtool.tables import check_output, write_table
 
 
+@one_run_at_a_time(lambda options: options["output"])
 def merge(
     files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Feature files, or tables of one kind.")],
     *,

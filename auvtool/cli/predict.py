@@ -61,9 +61,9 @@ def predict(
     """Predict label maps with a trained network, through nnU-Net's own predictor.
 
     Cases that are predicted in P are skipped, so that the same command goes on where it was stopped; --force predicts
-    them again. A list has one path a line. For a network of one channel, files that are named one by one need no _0000.
-    With --probabilities each label map has CASE.npz and CASE.pkl beside it (regions: sigmoid), which nnUNetv2_ensemble
-    reads. Checkpoints are read without running code from them. Prints P.
+    them again, as it must where an image has changed. A list has one path a line. For a network of one channel, files
+    that are named one by one need no _0000. With --probabilities each label map has CASE.npz and CASE.pkl beside it
+    (regions: sigmoid), which nnUNetv2_ensemble reads. Checkpoints are read without running code from them. Prints P.
 
     \b
       auvtool predict RUN Dataset004_Hippocampus/imagesTs -o P

@@ -7,6 +7,7 @@ import typer
 
 from auvtool import console
 from auvtool.atomic import is_piped, refuse_existing, write_text
+from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import Force, Output
 from auvtool.errors import CasesFailed, UsageError
 from auvtool.failures import failure_row, failures_path, write_failures
@@ -20,6 +21,7 @@ _Kind = Literal["html", "md"]
 _MOST = 50  # cases with slices at each end: more would make the file slow to open
 
 
+@one_run_at_a_time(lambda options: options["output"])
 def report(
     scores: Annotated[Path, typer.Argument(metavar="S.csv", help="Scores that score or calibrate wrote; '-': stdin.")],
     *,

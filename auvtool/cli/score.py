@@ -10,6 +10,7 @@ import typer
 
 from auvtool import console
 from auvtool.atomic import is_piped
+from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import Force, Format, Output, check_plot_option, names_of
 from auvtool.errors import UsageError
 from auvtool.quantifiers import QUANTIFIERS, QuantifierName
@@ -45,6 +46,7 @@ _MAKING = {
 }
 
 
+@one_run_at_a_time(lambda options: options["output"])
 def score(
     features: Annotated[list[Path], typer.Argument(metavar="F.h5", help="Features file that extract wrote.")],
     *,
