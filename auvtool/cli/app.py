@@ -48,7 +48,7 @@ class _QuietPipeGroup(TyperGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError as error:
-            _discard_stdout()
+            console.discard(sys.stdout)
             raise typer.Exit(ExitCode.DONE) from error
         except OSError as error:
             if error.errno != errno.ENOSPC:
@@ -56,11 +56,6 @@ class _QuietPipeGroup(TyperGroup):
             with as_output_error(error.filename or "standard output"):
                 raise
         return result
-
-
-def _discard_stdout() -> None:
-    """Python flushes stdout once more at exit: give what is left of it somewhere to go."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 app = typer.Typer(
@@ -167,7 +162,7 @@ def main() -> None:
         app(prog_name="auvtool")
     except AuvtoolError as error:
         if isinstance(error, OutputError):
-            _discard_stdout()
+            console.discard(sys.stdout)
         _print_traceback_if_debugging()
         console.error(str(error))
         sys.exit(error.exit_code)

@@ -9,7 +9,7 @@ import typer
 
 from auvtool import console
 from auvtool.atomic import is_stream
-from auvtool.cli.options import Force, Format, Output, Seed, names_of
+from auvtool.cli.options import Force, Format, Output, Seed, names_of, refuse_input_as_output
 from auvtool.schema import CORRELATIONS, Cell, Row
 from auvtool.tables import STANDARD_STREAM, check_output, write_table
 
@@ -69,6 +69,7 @@ def correlate(
       auvtool score F.h5 | auvtool correlate - M.csv --metric iou --format jsonl
     """
     check_output(output, requested=table_format, force=force)
+    refuse_input_as_output(output, files)
 
     from auvtool.correlation_tables import read_tables
     from auvtool.score_correlation import LEVELS, correlation_rows

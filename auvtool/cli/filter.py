@@ -10,7 +10,7 @@ import typer
 
 from auvtool import console
 from auvtool.atomic import is_stream, write_text
-from auvtool.cli.options import DryRun, Force, Format, Output, check_plot_option, names_of
+from auvtool.cli.options import DryRun, Force, Format, Output, check_plot_option, names_of, refuse_input_as_output
 from auvtool.errors import UsageError
 from auvtool.schema import KEEP_LIST, SCORES, Row
 from auvtool.tables import STANDARD_STREAM, check_output, read_table, write_table
@@ -95,6 +95,7 @@ def filter(
     if (new_dataset is None) != (dataset is None) or (by_reference and new_dataset is None):
         raise UsageError("--new-dataset: expected --new-dataset DIR --dataset SRC together, got a part; add the other")
     check_output(output, requested=table_format, force=force)
+    refuse_input_as_output(output, [scores] if splits is None else [scores, splits])
     if plot is not None:
         check_plot_option(plot, output, force=force)
 
