@@ -226,8 +226,8 @@ def _check_settings(facts: ExtractorFacts, settings: ExtractionSettings) -> None
     names = {"class_prompts": "prompts"}
     for name, value in settings.model.given().items():
         if name not in facts.options:
-            option, given = names.get(name, name), _as_typed(value)
-            raise UsageError(f"--{option}: expected nothing for {settings.extractor}, got {given}; leave it out")
+            option, found = names.get(name, name), _as_typed(value)
+            raise UsageError(f"--{option}: expected nothing for {settings.extractor}, got {found}; leave it out")
     if settings.model.class_prompts and not _asks_by_name(facts, settings):
         raise UsageError(f"--prompts: expected --prompt class-name, got {settings.prompt}; leave one of them out")
     if settings.model.window is not None and settings.input == "mask":

@@ -194,7 +194,7 @@ def test_options_that_would_change_nothing_are_refused(pair, runs):
 
 def test_a_default_of_the_other_mode_does_not_stand_in_the_way(runs, tmp_path):
     config = tmp_path / "auvtool.toml"
-    config.write_text('[eval]\nnsd = 1\nhd95 = true\nmeans = "M.json"\ntable_format = "nnunet"\n')
+    config.write_text('[eval]\nnsd = 1\nhd95 = true\nmeans = "M.json"\nformat = "nnunet"\n')
     plain = auvtool("eval", "--compare", *runs, "-q")
     configured = auvtool("eval", "--compare", *runs, "-q", "--config", config)
     assert (configured.returncode, configured.stderr, configured.stdout) == (0, "", plain.stdout)

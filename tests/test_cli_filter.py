@@ -185,7 +185,9 @@ def test_wrong_usage(scores, options, message):
 
 @pytest.mark.parametrize("lines", [0, 2])
 def test_the_keep_list_is_written_though_nobody_reads_the_messages(scores, tmp_path, lines):
-    words = " ".join(map(str, [sys.executable, "-m", "auvtool", "filter", scores, "-o", tmp_path / "K.csv"]))
+    words = " ".join(
+        map(str, [sys.executable, "-m", "auvtool", "filter", scores, "--quantile", "0.8", "-o", tmp_path / "K.csv"])
+    )
     shell = f"{words} 2>&1 | head -{lines}; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", shell], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stdout.count("\n"), done.stderr) == (0, lines, "")

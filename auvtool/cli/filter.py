@@ -110,7 +110,7 @@ def filter(
     copied = None if splits is None else _plan_fold(splits, fold, keep, presence)
     reference = None if new_dataset is None else _plan_dataset(new_dataset, dataset, keep, presence, force=force)
 
-    _say_what_goes(rows, judged, keep.kept)
+    _say_what_goes(rows, judged, keep.kept, quantile=quantile)
     _say_what_is_written(splits, fold, copied, reference, dry_run=dry_run)
     if dry_run:
         return
@@ -204,11 +204,13 @@ def _write(judged: Sequence[Row], output: Path, *, ids: bool, table_format: str 
         write_table(judged, KEEP_LIST, output, requested=table_format, force=force)
 
 
-def _say_what_goes(scores: Sequence[Row], judged: Sequence[Row], kept: frozenset[str]) -> None:
+def _say_what_goes(scores: Sequence[Row], judged: Sequence[Row], kept: frozenset[str], *, quantile: float) -> None:
     from auvtool.keep_list import class_losses
 
     unjudged = [str(row["case"]) for row in judged if row["keep"] and row["reason"] is not None]
     console.info(f"filter: {len(kept)} of {len(judged)} cases kept, {len(judged) - len(kept)} dropped")
+    if len(kept) == len(judged) and quantile < 1:
+        console.warn(f"--quantile {quantile:g} of {len(judged)} cases drops none; a smaller one drops some")
     if unjudged:
         console.warn(f"{len(unjudged)} cases could not be judged and are kept ({console.some(unjudged)})")
     *classes, whole = class_losses(scores, kept)
