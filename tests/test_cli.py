@@ -1,6 +1,7 @@
 """The conventions that every command shares: help, exit codes, pipes, signals, lazy imports."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -230,3 +231,16 @@ def test_a_forked_worker_ends_at_once_when_its_pool_ends():
         "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, "bench detect", "bench downstream"])
+def test_help_begins_with_examples_and_has_no_word_of_python(name):
+    if name == "bench":
+        return
+    paragraphs = auvtool(*name.split(), "--help").stdout.split("\n\n")
+    assert f"auvtool {name} " in paragraphs[2] + " ", paragraphs[:3]
+    text = "\n\n".join(paragraphs)
+    for word in ("<int", "<float", "<str", "<path", "list[", "PosixPath", "None"):
+        assert word not in text, word
+    for lines in re.findall(r"^  (?:-\w, )?--.*(?:\n {8,}.*)*", text, flags=re.MULTILINE):
+        assert re.search(r"\s[A-Za-z`'(].*\w", lines.split("  ", 2)[-1]), lines

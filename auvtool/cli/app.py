@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 from auvtool import __version__, console
 from auvtool.atomic import as_output_error
 from auvtool.cli.bench import bench
+from auvtool.cli.help_text import Command
 from auvtool.cli.options import with_common_options
 from auvtool.cli.usage_errors import usage_error
 from auvtool.errors import AuvtoolError, ExitCode, OutputError, one_line
@@ -115,7 +116,7 @@ def root(
 
 for _name, _line in COMMANDS.items():
     _function = getattr(import_module(f"auvtool.cli.{_name}"), _name)
-    app.command(_name, short_help=_line)(with_common_options(_function))
+    app.command(_name, cls=Command, short_help=_line)(with_common_options(_function))
 app.add_typer(bench, name="bench", short_help="Experiments on data sets with known dirty cases.")
 
 

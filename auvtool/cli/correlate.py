@@ -48,7 +48,10 @@ def correlate(
         ),
     ] = None,
     resamples: Annotated[
-        int, typer.Option("--resamples", metavar="N", min=0, help="Of the bootstrap; 0: no intervals.")
+        int,
+        typer.Option(
+            "--resamples", metavar="N", min=0, help="Samples that the bootstrap draws for the intervals; 0: none."
+        ),
     ] = 2000,
     seed: Seed = 0,
     table_format: Format = None,

@@ -81,7 +81,9 @@ def eval(
     table_format: Annotated[
         str | None,
         typer.Option(
-            "--format", help="csv, tsv, json, jsonl, parquet, or nnunet (summary.json); by default the output's ending."
+            "--format",
+            metavar="FORMAT",
+            help="csv, tsv, json, jsonl, parquet, or nnunet (summary.json); by default the output's ending.",
         ),
     ] = None,
     means: Annotated[
@@ -92,7 +94,10 @@ def eval(
         bool, typer.Option("--allow-missing", help="Evaluate (compare) the cases that are there, and name the others.")
     ] = False,
     resamples: Annotated[
-        int, typer.Option("--resamples", metavar="N", min=0, help="Of --compare's bootstrap; 0: no intervals.")
+        int,
+        typer.Option(
+            "--resamples", metavar="N", min=0, help="Samples that --compare draws for its intervals; 0: none."
+        ),
     ] = 2000,
     seed: Seed = 0,
     jobs: Jobs = 1,

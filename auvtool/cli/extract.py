@@ -117,7 +117,7 @@ def extract(
         ),
     ] = "off",
     cases: Annotated[
-        str | None, typer.Option("--cases", help="Only these cases: ids with commas, or a file of them.")
+        str | None, typer.Option("--cases", metavar="IDS", help="Only these cases: ids with commas, or a file of them.")
     ] = None,
     shard: Annotated[
         str,

@@ -54,7 +54,11 @@ def filter(
         typer.Option("--new-dataset", metavar="DIR", help="Write a data set DatasetXXX_Name of the kept cases."),
     ] = None,
     by_reference: Annotated[
-        bool, typer.Option("--by-reference", help="With --new-dataset: a dataset.json that names the files, no copies.")
+        bool,
+        typer.Option(
+            "--by-reference",
+            help="Of --new-dataset: its dataset.json names the files, no copies; the one way there is.",
+        ),
     ] = False,
     dataset: Annotated[
         Path | None, typer.Option("--dataset", metavar="SRC", help="The raw data set that --new-dataset filters.")

@@ -11,6 +11,7 @@ import typer
 from auvtool import console
 from auvtool.atomic import is_stream, refuse_existing
 from auvtool.cli.configuration import CONFIG_VARIABLE, set_defaults
+from auvtool.cli.help_text import examples_first, metavar_of
 from auvtool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,9 +21,12 @@ Output = Annotated[Path, typer.Option("-o", "--output", help="File to write; '-'
 Force = Annotated[bool, typer.Option("-f", "--force", help="Replace an existing output.")]
 DryRun = Annotated[bool, typer.Option("-n", "--dry-run", help="Say what would be done, and do nothing.")]
 Format = Annotated[
-    str | None, typer.Option("--format", help="csv, tsv, json, jsonl or parquet; by default the output's ending.")
+    str | None,
+    typer.Option(
+        "--format", metavar="FORMAT", help="csv, tsv, json, jsonl or parquet; by default the output's ending."
+    ),
 ]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
+Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="Where to compute: cpu, cuda, cuda:1, ...")]
 Jobs = Annotated[int, typer.Option("-j", "--jobs", min=1, help="Cases worked on at once, each on one thread.")]
 Cluster = Annotated[
     str | None,
@@ -186,12 +190,14 @@ def with_common_options(command: Callable[..., None]) -> Callable[..., None]:
     for parameter in parameters:
         for metadata in getattr(parameter.annotation, "__metadata__", ()):
             metadata.show_envvar = False  # the help of `auvtool` says the rule once
+            metadata.metavar = metadata.metavar or metavar_of(parameter.annotation.__origin__)
             metadata.readable = False  # what cannot be read is an input error, said in one line where it is read
 
     @functools.wraps(command)
     def wrapped(*args: Any, **options: Any) -> None:
         command(*args, **{name: value for name, value in options.items() if name not in common})
 
+    wrapped.__doc__ = examples_first(command.__doc__ or "")
     wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {**command.__annotations__, **{name: kind for name, (kind, _) in common.items()}}
     return wrapped

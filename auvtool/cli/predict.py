@@ -34,12 +34,15 @@ def predict(
     ] = None,
     *,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="P", help="Folder of label maps to write.")],
-    checkpoint: Annotated[str, typer.Option("--checkpoint", help="File in each fold.")] = "checkpoint_final.pth",
+    checkpoint: Annotated[
+        str, typer.Option("--checkpoint", metavar="FILE", help="Name of the checkpoint in each fold.")
+    ] = "checkpoint_final.pth",
     folds: Annotated[
-        str | None, typer.Option("--folds", help="Numbers with commas; by default all that have the checkpoint.")
+        str | None,
+        typer.Option("--folds", metavar="N,N", help="Numbers with commas; by default all that have the checkpoint."),
     ] = None,
     cases: Annotated[
-        str | None, typer.Option("--cases", help="Only these cases: ids with commas, or a file of them.")
+        str | None, typer.Option("--cases", metavar="IDS", help="Only these cases: ids with commas, or a file of them.")
     ] = None,
     probabilities: Annotated[
         bool,

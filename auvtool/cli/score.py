@@ -128,7 +128,7 @@ def score(
         list[Path] | None,
         typer.Option("--beside", metavar="S.csv", help="With --plot: draw the distribution of these scores too."),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of --quantifier random.  [default: 0]")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of --quantifier random; 0 by default.")] = None,
     table_format: Format = None,
     force: Force = False,
 ) -> None:
