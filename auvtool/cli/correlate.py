@@ -10,7 +10,7 @@ import typer
 from auvtool import console
 from auvtool.atomic import is_piped
 from auvtool.cli.one_run import one_run_at_a_time
-from auvtool.cli.options import Force, Format, Output, Seed, names_of
+from auvtool.cli.options import Force, Format, Output, Seed, names_of, refuse_input_as_output
 from auvtool.schema import CORRELATIONS, Cell, Row
 from auvtool.tables import STANDARD_STREAM, check_output, write_table
 
@@ -50,7 +50,10 @@ def correlate(
         ),
     ] = None,
     resamples: Annotated[
-        int, typer.Option("--resamples", metavar="N", min=0, help="Of the bootstrap; 0: no intervals.")
+        int,
+        typer.Option(
+            "--resamples", metavar="N", min=0, help="Samples that the bootstrap draws for the intervals; 0: none."
+        ),
     ] = 2000,
     seed: Seed = 0,
     table_format: Format = None,
@@ -71,6 +74,7 @@ def correlate(
       auvtool score F.h5 | auvtool correlate - M.csv --metric iou --format jsonl
     """
     check_output(output, requested=table_format, force=force)
+    refuse_input_as_output(output, files)
 
     from auvtool.correlation_tables import read_tables
     from auvtool.score_correlation import LEVELS, correlation_rows

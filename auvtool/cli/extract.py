@@ -33,6 +33,7 @@ ExtractorName: TypeAlias = Literal[
 
 @one_run_at_a_time(lambda options: options["output"])
 def extract(
+    context: typer.Context,
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="nnU-Net raw data set, or a folder of images.")],
     *,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="F.h5", help="Features file to write.")],
@@ -116,7 +117,7 @@ def extract(
         ),
     ] = "off",
     cases: Annotated[
-        str | None, typer.Option("--cases", help="Only these cases: ids with commas, or a file of them.")
+        str | None, typer.Option("--cases", metavar="IDS", help="Only these cases: ids with commas, or a file of them.")
     ] = None,
     shard: Annotated[
         str,
@@ -165,7 +166,7 @@ def extract(
     from auvtool.extractors.model_options import ModelOptions, parse_window
     from auvtool.failures import failures_path
 
-    workplace = workplace_of(jobs=jobs, cluster=cluster, max_memory=max_memory)
+    workplace = workplace_of(context, jobs=jobs, cluster=cluster, max_memory=max_memory)
     model = ModelOptions(
         weights=weights,
         trust_checkpoint=trust_checkpoint,
@@ -200,8 +201,7 @@ def extract(
     if facts.notice:
         console.warn(facts.notice)
     if dry_run:
-        size = map_bytes(plan)
-        console.info(f"extract: maps take {'an unknown size' if size is None else f'about {size / 1e9:.2f} GB'}")
+        console.info(f"extract: {_said_of_size(map_bytes(plan))}; nothing was done")
         return
     with console.progress("extract", len(plan.waiting())) as bar:
 
@@ -244,14 +244,23 @@ def _say_plan(plan: "ExtractionPlan") -> None:
     )
 
 
+def _said_of_size(n_bytes: int | None) -> str:
+    """What a dry run says of the maps to store."""
+    if n_bytes is None:
+        return "maps would take an unknown size"
+    if not n_bytes:
+        return "no maps would be stored, some kilobytes a case"
+    unit, name = next((one for one in ((1e9, "GB"), (1e6, "MB")) if n_bytes >= one[0]), (1e3, "kB"))
+    return f"maps would take about {n_bytes / unit:.3g} {name}"
+
+
 def _write_manifest(plan: "ExtractionPlan", folder: Path, n_cases: int, n_failed: int) -> None:
     from auvtool.manifest import write_manifest
 
     write_manifest(
         plan.output,
         command="extract",
-        options={**vars(plan.settings), "model": vars(plan.settings.model)}
-        | ({"notice": plan.facts.notice} if plan.facts.notice else {}),
+        options=vars(plan.settings) | ({"notice": plan.facts.notice} if plan.facts.notice else {}),
         inputs=[folder],
         counts={"cases": n_cases, "failed": n_failed, "resumed": len(plan.finished)},
         model_sha256=plan.header.weights_sha256,
