@@ -16,6 +16,7 @@ from auvtool import __version__, console
 from auvtool.atomic import as_output_error
 from auvtool.cli.bench import bench
 from auvtool.cli.options import with_common_options
+from auvtool.command_chain import end_with_chain
 from auvtool.errors import AuvtoolError, ExitCode, OutputError, one_line
 
 # In the order of a run, with the line that `auvtool --help` shows. Each name is a module of auvtool.cli with a function
@@ -158,6 +159,7 @@ def prepare_process() -> None:
 def main() -> None:
     """Entry point of the console script."""
     prepare_process()
+    end_with_chain()
     if "_AUVTOOL_COMPLETE" in os.environ:
         # What add_completion=True does, without its two options: `auvtool completion` stands for them.
         from typer.completion import completion_init  # type: ignore[attr-defined]  # not in its __all__
