@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from auvtool.schema import Row
 from auvtool.visible_text import visible
@@ -49,25 +49,43 @@ def is_quiet() -> bool:
 
 def error(message: str) -> None:
     """Said whatever the verbosity."""
-    print(visible(f"auvtool: {message}"), file=sys.stderr, flush=True)
+    _say(f"auvtool: {message}")
 
 
 def warn(message: str) -> None:
     """A finding that the user should know of; said unless --quiet."""
     if _verbosity.level >= 0:
-        print(visible(f"auvtool: warning: {message}"), file=sys.stderr, flush=True)
+        _say(f"auvtool: warning: {message}")
 
 
 def info(message: str) -> None:
     """Said unless --quiet."""
     if _verbosity.level >= 0:
-        print(visible(message), file=sys.stderr, flush=True)
+        _say(message)
 
 
 def detail(message: str) -> None:
     """Said under --verbose."""
     if _verbosity.level >= 1:
-        print(visible(message), file=sys.stderr, flush=True)
+        _say(message)
+
+
+def _say(line: str) -> None:
+    _write_on_stderr(f"{visible(line)}\n")
+
+
+def _write_on_stderr(text: str) -> None:
+    """Where the reader has gone (`2>&1 | head -2`) the work goes on and nobody is told: outputs are files."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except BrokenPipeError:
+        discard(sys.stderr)
+
+
+def discard(stream: TextIO) -> None:
+    """Give what is left of a stream whose reader has gone somewhere to go: Python flushes it once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Progress:
@@ -169,7 +187,13 @@ def print_table(rows: Sequence[Row], columns: Sequence[str], *, title: str = "",
         table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells))
     stream = sys.stderr if to_stderr else sys.stdout
     width = None if is_terminal(stream) else 160
-    Console(file=stream, width=width, soft_wrap=True).print(table)
+    drawing = Console(file=stream, width=width, soft_wrap=True)
+    with drawing.capture() as drawn:  # rich would end the program with exit 1 where the reader has gone
+        drawing.print(table)
+    if to_stderr:
+        _write_on_stderr(drawn.get())
+    else:
+        sys.stdout.write(drawn.get())
 
 
 def _readable(value: object) -> str:

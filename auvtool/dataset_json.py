@@ -31,12 +31,12 @@ def read_dataset_json(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: it is missing, not JSON, or lacks a key.
     """
-    path = folder if folder.is_file() else folder / "dataset.json"
+    path = folder if folder.is_file() or (folder.suffix == ".json" and not folder.is_dir()) else folder / "dataset.json"
     try:
         raw = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(
-            path, expected="a readable dataset.json", found=f"'{error.strerror}'", cure="check the folder"
+            path, expected="a readable dataset.json", found=f"'{error.strerror}'", cure="check the path"
         ) from error
     except ValueError as error:
         raise InputError(path, expected="valid JSON", found=f"'{one_line(error)}'", cure="correct the file") from error

@@ -89,7 +89,7 @@ def find_pairs(predictions: Path, labels: Path, *, dataset_json: Path | None = N
 
 def _find_dataset_json(predictions: Path, labels: Path, given: Path | None) -> Path:
     if given is not None:
-        return given if given.is_file() else given / "dataset.json"
+        return given / "dataset.json" if given.is_dir() else given
     candidates = [folder / "dataset.json" for folder in (labels, labels.absolute().parent, predictions)]
     for path in candidates:
         if path.is_file():

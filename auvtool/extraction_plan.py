@@ -88,6 +88,7 @@ def plan_extraction(
         InputError: no case has a label but prompts need one, or the weights are not there.
     """
     refuse_stream(output)
+    refuse_existing(output, force=True)  # a folder has no place for what stands beside a file
     is_unfinished = not manifest_path(output).exists() and parts_folder(output).is_dir()
     refuse_existing(output, force=force or is_unfinished)
     facts = facts_with(settings.extractor, settings.model)
@@ -225,9 +226,8 @@ def _check_settings(facts: ExtractorFacts, settings: ExtractionSettings) -> None
     names = {"class_prompts": "prompts"}
     for name, value in settings.model.given().items():
         if name not in facts.options:
-            raise UsageError(
-                f"--{names.get(name, name)}: expected nothing for {settings.extractor}, got {value}; leave it out"
-            )
+            option, found = names.get(name, name), _as_typed(value)
+            raise UsageError(f"--{option}: expected nothing for {settings.extractor}, got {found}; leave it out")
     if settings.model.class_prompts and not _asks_by_name(facts, settings):
         raise UsageError(f"--prompts: expected --prompt class-name, got {settings.prompt}; leave one of them out")
     if settings.model.window is not None and settings.input == "mask":
@@ -241,6 +241,13 @@ def _check_settings(facts: ExtractorFacts, settings: ExtractionSettings) -> None
             f"--slice-stride, --max-slices: expected neither for {settings.extractor}, which sees the volume at once, "
             "got one; leave it out"
         )
+
+
+def _as_typed(value: object) -> str:
+    """The value of an option as it stands on a command line."""
+    if isinstance(value, bool):
+        return "it"
+    return ",".join(f"{item:g}" for item in value) if isinstance(value, tuple) else str(value)
 
 
 def _asks_by_name(facts: ExtractorFacts, settings: ExtractionSettings) -> bool:

@@ -50,6 +50,7 @@ SpectrumKey: TypeAlias = tuple[Roi, MapKind, Unfolding, Centering]
 MAP_KINDS: tuple[MapKind, ...] = get_args(MapKind)
 ROIS: tuple[Roi, ...] = get_args(Roi)
 AGREEMENT_COLUMNS = ("dice", "iou", "predicted_iou", "loose_dice", "stability", "log_ratio", "loose_log_ratio")
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _COUNTS = ("n_slices", "n_voxels", "n_feature_voxels")
 
 
@@ -170,7 +171,8 @@ class FeatureFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.is_file():
-            raise self._error(expected="a feature file", found="no such file", cure="check the path")
+            found = "a folder" if path.is_dir() else "no such file"
+            raise self._error(expected="a feature file", found=found, cure="check the path")
         try:
             path.open("rb").close()
         except OSError as error:
@@ -181,8 +183,11 @@ class FeatureFile:
             self._file = h5py.File(path, "r", locking=False)
             self._n_bytes = path.stat().st_size
         except OSError as error:
-            cure = "make it again with auvtool extract"
-            raise self._error(expected="an HDF5 file", found=f"'{one_line(error)}'", cure=cure) from error
+            with path.open("rb") as file:
+                is_other = file.read(len(_HDF5_SIGNATURE)) != _HDF5_SIGNATURE
+            found = "a file of another kind" if is_other else f"a broken one ('{one_line(error)}')"
+            cure = "give the file that auvtool extract wrote" if is_other else "make it again with auvtool extract"
+            raise self._error(expected="a feature file (HDF5)", found=found, cure=cure) from error
         try:
             with self._as_input_error("header"):
                 self._read_root()

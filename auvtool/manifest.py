@@ -5,6 +5,7 @@ import json
 import platform
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -43,7 +44,7 @@ def write_manifest(
         "auvtool": __version__,
         "command": command,
         "argv": sys.argv,
-        "options": {key: _plain(value) for key, value in options.items()},
+        "options": _plain(options),
         "inputs": digests,
         "model_sha256": model_sha256,
         "counts": dict(counts),
@@ -87,6 +88,11 @@ def _listing(files: Iterable[tuple[str, Path]]) -> str:
 
 
 def _plain(value: object) -> object:
+    """What JSON holds of an option: lists and objects as they are, anything else that it does not know as text."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain({field.name: getattr(value, field.name) for field in fields(value)})
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -10,7 +10,7 @@ from torch import nn
 
 from auvtool import backbones
 from auvtool.backbones import BACKBONES, require_package, require_scan
-from auvtool.errors import InputError, UsageError
+from auvtool.errors import UsageError
 from auvtool.training.architecture import swin_patch_size
 from auvtool.training.noise import attach_noise_head, is_noise_parameter
 from auvtool.training.plans import adapted_plans
@@ -158,7 +158,7 @@ def test_swin_unetr_takes_patch_and_features():
     }
     with pytest.raises(UsageError, match="multiple of 12"):
         Recipe(backbone="swin-unetr", features=32)
-    with pytest.raises(InputError, match="3 sides"):
+    with pytest.raises(UsageError, match="3 sides"):
         configuration(Recipe(backbone="swin-unetr", patch_size=(32, 32)))
 
 

@@ -1,6 +1,7 @@
 """The conventions that every command shares: help, exit codes, pipes, signals, lazy imports."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -50,7 +51,56 @@ def test_wrong_usage_is_exit_2_and_prints_nothing_on_stdout(arguments):
     done = auvtool(*arguments)
     assert done.returncode == ExitCode.USAGE
     assert done.stdout == ""
-    assert "Error" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("auvtool: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("extract", "D"), "--output: expected a value, got none; see auvtool extract --help"),
+        (("extract", "D", "-j", "0"), "--jobs: expected a whole number, 1 or more, got 0; see auvtool extract --help"),
+        (("train", "D", "--lr", "z"), "--lr: expected a number, got z; see auvtool train --help"),
+        (("train", "D", "--beta", "2"), "--beta: expected a number from 0 to 1, got 2; see auvtool train --help"),
+        (("correlate", "--metric", "x"), "--metric: expected one of dice, iou, got x; see auvtool correlate --help"),
+        (("score",), "F.h5: expected a value, got none; see auvtool score --help"),
+        (
+            ("eval", "--compare", "A.csv"),
+            "--compare: option '--compare' requires 2 arguments; see auvtool COMMAND --help",
+        ),
+        (
+            ("score", "--of-f"),
+            "--of-f: expected an option of auvtool score, got another; is it --of? see auvtool score --help",
+        ),
+        (("extrac",), "no such command 'extrac'. Did you mean 'extract'?; see auvtool --help"),
+    ],
+)
+def test_wrong_usage_is_one_line(words, said):
+    done = auvtool(*words)
+    assert (done.returncode, done.stderr, done.stdout) == (ExitCode.USAGE, f"auvtool: {said}\n", "")
+
+
+def test_no_command_is_the_help_and_wrong_usage():
+    done = auvtool()
+    assert (done.returncode, done.stdout, done.stderr) == (ExitCode.USAGE, "", auvtool("--help").stdout)
+
+
+def test_a_version_in_the_environment_is_no_option():
+    environment = {**os.environ, "AUVTOOL_VERSION": "0.1.0"}
+    assert auvtool("completion", "bash", env=environment).returncode == 0
+
+
+def test_an_option_has_one_name_in_help_file_and_environment(tmp_path):
+    config = tmp_path / "auvtool.toml"
+    config.write_text('[score]\nformat = "from-config"\n')
+    environment = dict(os.environ)
+    assert "got from-config;" in auvtool("score", "no-such.h5", "--config", config, env=environment).stderr
+    environment["AUVTOOL_SCORE_FORMAT"] = "from-environment"
+    assert "got from-environment;" in auvtool("score", "no-such.h5", "--config", config, env=environment).stderr
+    listed = auvtool("info", "--config", config, env=environment).stdout
+    assert ["score", "--format", "from-environment (AUVTOOL_SCORE_FORMAT)"] in [
+        line.split(maxsplit=2) for line in listed.splitlines()
+    ]
 
 
 def test_config_file_with_an_unknown_option_is_refused(tmp_path):
@@ -181,3 +231,16 @@ def test_a_forked_worker_ends_at_once_when_its_pool_ends():
         "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, "bench detect", "bench downstream"])
+def test_help_begins_with_examples_and_has_no_word_of_python(name):
+    if name == "bench":
+        return
+    paragraphs = auvtool(*name.split(), "--help").stdout.split("\n\n")
+    assert f"auvtool {name} " in paragraphs[2] + " ", paragraphs[:3]
+    text = "\n\n".join(paragraphs)
+    for word in ("<int", "<float", "<str", "<path", "list[", "PosixPath", "None"):
+        assert word not in text, word
+    for lines in re.findall(r"^  (?:-\w, )?--.*(?:\n {8,}.*)*", text, flags=re.MULTILINE):
+        assert re.search(r"\s[A-Za-z`'(].*\w", lines.split("  ", 2)[-1]), lines

@@ -190,3 +190,48 @@ def test_options_that_would_change_nothing_are_refused(pair, runs):
     for words in (["P", "--compare", *runs], ["--hd95", "--compare", *runs], [pair[0]], []):
         done = auvtool("eval", *words)
         assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (ExitCode.USAGE, "", 1), words
+
+
+def test_a_default_of_the_other_mode_does_not_stand_in_the_way(runs, tmp_path):
+    config = tmp_path / "auvtool.toml"
+    config.write_text('[eval]\nnsd = 1\nhd95 = true\nmeans = "M.json"\nformat = "nnunet"\n')
+    plain = auvtool("eval", "--compare", *runs, "-q")
+    configured = auvtool("eval", "--compare", *runs, "-q", "--config", config)
+    assert (configured.returncode, configured.stderr, configured.stdout) == (0, "", plain.stdout)
+    environment = {**os.environ, "AUVTOOL_EVAL_NSD": "1"}
+    assert auvtool("eval", "--compare", *runs, "-q", env=environment).stdout == plain.stdout
+    typed = auvtool("eval", "--compare", *runs, "--nsd", "2", "--config", config)
+    assert (typed.returncode, typed.stderr.split(":")[1]) == (ExitCode.USAGE, " --nsd")
+
+
+def test_many_missing_cases_are_counted_and_some_named(runs):
+    lines = [line for line in runs[0].read_text().splitlines() if "case_00" in line or line.startswith("case,")]
+    for number in range(1, 30):
+        lines += [line.replace("case_00", f"more_{number:02d}") for line in lines[1:4]]
+    runs[0].write_text("\n".join(lines) + "\n")
+    done = auvtool("eval", "--compare", *runs, "--allow-missing")
+    assert f"29 cases of {runs[0]} alone, in no pair: more_01, more_02, more_03, more_04, more_05, ...\n" in done.stderr
+    refused = auvtool("eval", "--compare", *runs)
+    assert "got none of more_01, more_02, more_03, more_04, more_05, ...; evaluate" in refused.stderr
+
+
+def test_no_output_takes_the_place_of_what_is_read(runs, pair):
+    before = runs[0].read_bytes()
+    done = auvtool("eval", "--compare", *runs, "-o", runs[0], "--force")
+    assert (done.returncode, done.stderr.count("\n"), runs[0].read_bytes()) == (ExitCode.USAGE, 1, before)
+    done = auvtool("eval", *pair, "--format", "nnunet", "-o", pair[1] / "dataset.json", "--force")
+    assert (done.returncode, "labels" in (pair[1] / "dataset.json").read_text()) == (ExitCode.USAGE, True)
+
+
+def test_a_dataset_json_that_is_not_there_is_named_as_given(pair, tmp_path):
+    for name, where in (("none.json", "none.json"), ("none", "none/dataset.json")):
+        done = auvtool("eval", *pair, "-d", name, cwd=tmp_path)
+        assert (done.returncode, done.stderr.split(": ")[1]) == (ExitCode.INVALID_INPUT, where)
+
+
+def test_the_table_is_written_though_nobody_reads_the_messages(pair, tmp_path):
+    phantoms.truncate(pair[0] / "case_01.nii.gz")
+    words = " ".join(map(str, [sys.executable, "-m", "auvtool", "eval", *pair, "-o", tmp_path / "M.csv"]))
+    shell = f"{words} 2>&1 | true; exit ${{PIPESTATUS[0]}}"
+    assert subprocess.run(["bash", "-c", shell], check=False).returncode == ExitCode.SOME_CASES_FAILED
+    assert {path.name for path in tmp_path.glob("M.csv*")} == {"M.csv", "M.csv.manifest.json", "M.csv.failures.csv"}

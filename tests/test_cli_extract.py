@@ -147,3 +147,26 @@ def test_trust_is_the_only_way_past_the_safe_reader(folder: Path) -> None:
     trusted = run("extract", folder, "-o", "F.h5", "--weights", "w.pth", "--trust-checkpoint")
     assert "expected LiteMedSAM's weights" in str(trusted.exception)  # read, and found to be another network's
     assert not Path("F.h5.parts").exists()
+
+
+def test_an_output_that_is_a_folder_is_refused(folder: Path) -> None:
+    for output in (".", "..", folder):
+        done = extract(folder, "-o", output)
+        assert isinstance(done.exception, UsageError)
+        assert "expected a file to write, got a folder" in str(done.exception)
+
+
+def test_a_refused_option_is_named_as_it_is_typed(folder: Path) -> None:
+    for words, given in ((("--window", "-160,240"), "got -160,240;"), (("--propagate",), "got it;")):
+        assert given in str(extract(folder, "-o", "F.h5", *words).exception)
+
+
+@pytest.mark.parametrize(
+    ("configured", "typed"), [("jobs = 2", ("--cluster", "local:1")), ("cluster = 'local:1'", ("-j", "2"))]
+)
+def test_a_typed_place_of_work_wins_over_a_configured_one(
+    folder: Path, configured: str, typed: tuple[str, ...]
+) -> None:
+    Path("auvtool.toml").write_text(f"[extract]\n{configured}\n")
+    done = extract(folder, "-o", "F.h5", "--config", "auvtool.toml", *typed, "--dry-run")
+    assert done.exit_code == 0, done.exception

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 
 import pytest
 from command_line import auvtool
@@ -179,3 +181,20 @@ def test_wrong_usage(scores, options, message):
     assert done.returncode == ExitCode.USAGE
     assert message in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("lines", [0, 2])
+def test_the_keep_list_is_written_though_nobody_reads_the_messages(scores, tmp_path, lines):
+    words = " ".join(
+        map(str, [sys.executable, "-m", "auvtool", "filter", scores, "--quantile", "0.8", "-o", tmp_path / "K.csv"])
+    )
+    shell = f"{words} 2>&1 | head -{lines}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", shell], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.count("\n"), done.stderr) == (0, lines, "")
+    assert read_keep_list(tmp_path / "K.csv").dropped == {"case_09"}
+    assert (tmp_path / "K.csv.manifest.json").is_file()
+
+
+def test_the_scores_are_not_replaced_by_the_keep_list(scores):
+    done = auvtool("filter", scores, "-o", scores, "--force")
+    assert (done.returncode, done.stderr.count("\n"), scores.read_text()) == (ExitCode.USAGE, 1, scores_text())

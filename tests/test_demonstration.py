@@ -17,6 +17,7 @@ from auvtool.demonstration import commands, findings, phantom_data, session
 from auvtool.demonstration.commands import DemoPlan
 from auvtool.demonstration.phantom_data import DataPlan
 from auvtool.errors import UsageError
+from auvtool.filtering import filter_cases
 from auvtool.schema import ANSWER_KEY, Row
 from auvtool.tables import read_table
 from auvtool.volume import read_image, read_label
@@ -261,8 +262,7 @@ def test_as_many_cases_are_dropped_as_are_dirty() -> None:
     plan = plan_in(Path("demo"))
     arguments = {step.name: step.arguments for _, steps in commands.step_groups(plan) for step in steps}
     quantile = float(arguments["filter_auv"][arguments["filter_auv"].index("--quantile") + 1])
-    auv = np.random.default_rng(0).permutation(plan.data.n_training) / plan.data.n_training
-    kept = auv <= np.quantile(auv, quantile, method="inverted_cdf")
+    kept = filter_cases(np.random.default_rng(0).permutation(plan.data.n_training) / plan.data.n_training, quantile)
     assert plan.data.n_training - kept.sum() == len(phantom_data.FAULTS)
 
 

@@ -35,6 +35,28 @@ def test_cases_without_auv_are_kept_and_not_counted():
     assert filter_cases(np.array([NAN]), 0.5).all()
 
 
+def test_a_share_of_a_whole_number_of_cases_by_hand():
+    """0.28 * 25 is 7.000000000000001 in doubles, and would keep an eighth case."""
+    assert filter_cases(np.arange(25.0), 0.28).sum() == 7
+    assert filter_cases(np.arange(50.0), 0.14).sum() == 7
+    assert filter_cases(np.arange(100.0), 0.55).sum() == 55
+
+
+def test_every_quantile_of_every_number_of_cases():
+    """Counted case by case in whole numbers: the first whose 1000 F reaches 1000 q n."""
+    for n in range(1, 130):
+        auv = np.arange(float(n))
+        for thousandths in range(1, 1001, 1 if n < 30 else 7):
+            first = next(place for place in range(1, n + 1) if 1000 * place >= thousandths * n)
+            assert auv_threshold(auv, thousandths / 1000) == auv[first - 1], (n, thousandths)
+
+
+def test_a_quantile_that_is_a_share_of_the_cases_keeps_that_many():
+    for n in range(1, 200):
+        for kept in range(1, n + 1):
+            assert filter_cases(np.arange(float(n)), kept / n).sum() == kept, (n, kept)
+
+
 @pytest.mark.parametrize("quantile", [0.0, -0.1, 1.1, NAN])
 def test_quantile_outside_its_range(quantile):
     with pytest.raises(ValueError, match="a quantile lies in"):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 
+from auvtool.extractors.model_options import ModelOptions
 from auvtool.manifest import input_digest, manifest_path, recorded, recorded_option, write_manifest
 
 
@@ -52,3 +53,19 @@ def test_what_was_recorded_can_be_asked_for(tmp_path):
     assert (recorded_option(output, "preset"), recorded_option(output, "energy")) == ("paper", None)
     manifest_path(output).write_text('["no manifest"]')
     assert (recorded(output), recorded_option(output, "preset")) == ({}, None)
+
+
+def test_options_within_options_are_objects(tmp_path):
+    model = ModelOptions(
+        weights=tmp_path / "w.pth", window=(-160.0, 240.0), class_prompts=(("kidney_R", "right kidney"),)
+    )
+    write_manifest(tmp_path / "F.h5", command="extract", options={"model": model}, inputs=[], counts={})
+    assert recorded_option(tmp_path / "F.h5", "model") == {
+        "weights": str(tmp_path / "w.pth"),
+        "trust_checkpoint": False,
+        "amp": "off",
+        "window": [-160.0, 240.0],
+        "propagate": False,
+        "feature": "logits",
+        "class_prompts": [["kidney_R", "right kidney"]],
+    }

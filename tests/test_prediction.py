@@ -314,3 +314,15 @@ def test_a_run_that_stock_nnunet_trained_is_read_without_running_code(trained, i
     stock(run, images / "case_00_0000.nii.gz", tmp_path / "STOCK")
     for name in ("case_00.npz", "case_00.nii.gz"):
         assert (tmp_path / "P" / name).read_bytes() == (tmp_path / "STOCK" / name).read_bytes()
+
+
+def test_label_maps_are_not_written_among_the_images(trained, images, tmp_path):
+    (tmp_path / "scans").mkdir()
+    scan = shutil.copy(images / "case_00_0000.nii.gz", tmp_path / "scans/patient.nii.gz")
+    before = Path(scan).read_bytes()
+    for words in ((scan, "-o", tmp_path / "scans", "--force"), (images, "-o", images), (images, "-o", ".")):
+        done = invoke(trained.request.run, *words)
+        assert isinstance(done.exception, UsageError), done.output
+        assert str(done.exception).startswith("-o: expected")
+    assert Path(scan).read_bytes() == before
+    assert [path.name for path in (tmp_path / "scans").iterdir()] == ["patient.nii.gz"]

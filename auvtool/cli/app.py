@@ -11,11 +11,14 @@ from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from auvtool import __version__, console
 from auvtool.atomic import as_output_error
 from auvtool.cli.bench import bench
+from auvtool.cli.help_text import Command
 from auvtool.cli.options import with_common_options
+from auvtool.cli.usage_errors import usage_error
 from auvtool.command_chain import end_with_chain
 from auvtool.errors import AuvtoolError, ExitCode, OutputError, one_line
 
@@ -49,7 +52,7 @@ class _QuietPipeGroup(TyperGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError as error:
-            _discard_stdout()
+            console.discard(sys.stdout)
             raise typer.Exit(ExitCode.DONE) from error
         except OSError as error:
             if error.errno != errno.ENOSPC:
@@ -57,11 +60,6 @@ class _QuietPipeGroup(TyperGroup):
             with as_output_error(error.filename or "standard output"):
                 raise
         return result
-
-
-def _discard_stdout() -> None:
-    """Python flushes stdout once more at exit: give what is left of it somewhere to go."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 app = typer.Typer(
@@ -84,9 +82,18 @@ def _print_version(value: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            allow_from_autoenv=False,
+            help="Print the version and exit.",
+        ),
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", show_envvar=False, help="Print the traceback of an error (or set AUVTOOL_DEBUG).")
+    ] = False,
 ) -> None:
     """Find the cases in a medical image segmentation data set that harm training, and train without them.
 
@@ -100,6 +107,9 @@ def root(
 
     An option's default can come from a table of the command's name in a TOML file (--config) and from the environment,
     which wins over the file: AUVTOOL_EXTRACT_JOBS=4 is `auvtool extract --jobs 4`.
+
+    The exit code is 0 when all is done, 2 for wrong usage, 3 for an invalid input, 4 when some cases failed (they stand
+    in OUTPUT.failures.csv), 1 for anything else, 130 after Ctrl-C.
     """
     if debug:
         os.environ["AUVTOOL_DEBUG"] = "1"  # where main() and worker processes look
@@ -107,7 +117,7 @@ def root(
 
 for _name, _line in COMMANDS.items():
     _function = getattr(import_module(f"auvtool.cli.{_name}"), _name)
-    app.command(_name, short_help=_line)(with_common_options(_function))
+    app.command(_name, cls=Command, short_help=_line)(with_common_options(_function))
 app.add_typer(bench, name="bench", short_help="Experiments on data sets with known dirty cases.")
 
 
@@ -166,10 +176,12 @@ def main() -> None:
 
         completion_init()
     try:
-        app(prog_name="auvtool")
+        sys.exit(app(prog_name="auvtool", standalone_mode=False))
+    except TyperException as error:
+        _end_on_usage_error(error)
     except AuvtoolError as error:
         if isinstance(error, OutputError):
-            _discard_stdout()
+            console.discard(sys.stdout)
         _print_traceback_if_debugging()
         console.error(str(error))
         sys.exit(error.exit_code)
@@ -179,6 +191,14 @@ def main() -> None:
             f"unexpected {type(error).__name__}: {one_line(error)}; run 'auvtool --debug ...' for the traceback"
         )
         sys.exit(ExitCode.UNEXPECTED)
+
+
+def _end_on_usage_error(error: TyperException) -> None:
+    if "\n" in error.message:  # a program without arguments: its help
+        print(error.message, file=sys.stderr)
+    else:
+        console.error(str(usage_error(error)))
+    sys.exit(ExitCode.USAGE)
 
 
 def _print_traceback_if_debugging() -> None:

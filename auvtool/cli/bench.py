@@ -8,6 +8,7 @@ import typer
 from auvtool import console
 from auvtool.cli.bench_detect import detect
 from auvtool.cli.case_ids import parse_case_ids
+from auvtool.cli.help_text import Command
 from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import Device, DryRun, Force, names_of, with_common_options
 from auvtool.errors import InputError, UsageError
@@ -227,4 +228,4 @@ def _print_results(experiment: "Experiment", results: "Results") -> None:
 
 # In the order of the help.
 for _command in (detect, downstream):
-    bench.command(_command.__name__)(with_common_options(_command))
+    bench.command(_command.__name__, cls=Command)(with_common_options(_command))

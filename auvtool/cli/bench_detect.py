@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 @one_run_at_a_time(lambda options: options["output"])
 def detect(
+    context: typer.Context,
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="nnU-Net raw data set, as clean as can be had.")],
     *,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to fill.")],
@@ -77,7 +78,7 @@ def detect(
     from auvtool.case_extraction import ExtractionSettings
     from auvtool.dataset import open_dataset, require_labels
 
-    workplace = workplace_of(jobs=jobs, cluster=cluster, max_memory=max_memory)
+    workplace = workplace_of(context, jobs=jobs, cluster=cluster, max_memory=max_memory)
     chosen_shares = _shares(shares)
     data = require_labels(open_dataset(dataset))
     only = parse_case_ids(cases, "--only")

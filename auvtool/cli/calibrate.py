@@ -23,6 +23,7 @@ _SHOWN = ("rank", "case", "value", "auv", "reason")
 
 @one_run_at_a_time(lambda options: _copies_file(options["copies"], options["features"]))
 def calibrate(
+    context: typer.Context,
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="The data set that the features are of.")],
     features: Annotated[Path, typer.Argument(metavar="F.h5", help="Features file that extract wrote.")],
     *,
@@ -81,7 +82,7 @@ def calibrate(
     from auvtool.manifest import write_manifest
     from auvtool.quantification import read_cases
 
-    workplace = workplace_of(jobs=jobs, max_memory=max_memory)
+    workplace = workplace_of(context, jobs=jobs, max_memory=max_memory)
     if kept.is_file():
         _refuse_other_features(kept)
     with FeatureFile(features) as file:

@@ -23,6 +23,7 @@ _SHOWN_CODES = 8
 
 
 def check(
+    context: typer.Context,
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="nnU-Net raw data set; it stays as it is.")],
     *,
     output: Output = STANDARD_STREAM,
@@ -57,7 +58,7 @@ def check(
     from auvtool.checks import chosen_codes
     from auvtool.checks.files import survey
 
-    workplace = workplace_of(jobs=jobs, max_memory=max_memory)
+    workplace = workplace_of(context, jobs=jobs, max_memory=max_memory)
     codes = chosen_codes(names_of(select, "--select"), names_of(ignore, "--ignore"))
     check_output(output, requested=table_format, force=force)
     opened = survey(dataset)

@@ -24,12 +24,27 @@ def set_defaults(context: typer.Context, path: Path | None) -> Path | None:
     Raises:
         InputError: the file cannot be read, or names a command or an option that there is not.
     """
+    names = {option_key(parameter): parameter.name for parameter in context.command.params if is_option(parameter)}
+    for parameter in context.command.params:
+        if is_option(parameter) and option_key(parameter) != parameter.name:
+            parameter.envvar = f"{context.auto_envvar_prefix}_{option_key(parameter)}".upper()
     if path is None:
         return None
     tables = _read_tables(path, context.find_root())
     table = tables.get(context.command_path.split(" ", 1)[-1], {})
-    context.default_map = {**(context.default_map or {}), **table}
+    context.default_map = {**(context.default_map or {}), **{names[key]: value for key, value in table.items()}}
     return path
+
+
+def is_option(parameter: Any) -> bool:
+    """Whether a parameter is an option, and no argument."""
+    return bool(parameter.param_type_name == "option")
+
+
+def option_key(parameter: Any) -> str:
+    """An option's name in a file and in the environment: as it is typed, without dashes before and with _ for -."""
+    long = next(name for name in parameter.opts if name.startswith("--"))
+    return str(long[2:].replace("-", "_"))
 
 
 def configured(path: Path | None) -> dict[str, str]:
@@ -49,15 +64,16 @@ def configured(path: Path | None) -> dict[str, str]:
     tables = {} if path is None else _read_tables(path, context)
     for name, command in _commands(context.command, context):
         for parameter in command.params:
-            if parameter.param_type_name != "option":
+            if not is_option(parameter):
                 continue
-            variable = f"{_PREFIX}{name}_{parameter.name}".upper().replace(" ", "_").replace("-", "_")
+            key = option_key(parameter)
+            variable = f"{_PREFIX}{name}_{key}".upper().replace(" ", "_").replace("-", "_")
             variables.add(variable)
             option = f"{name} {parameter.opts[-1]}"
             if os.environ.get(variable):
                 found[option] = f"{os.environ[variable]} ({variable})"
-            elif parameter.name in tables.get(name, {}):
-                found[option] = f"{tables[name][parameter.name]} ({path})"
+            elif key in tables.get(name, {}):
+                found[option] = f"{tables[name][key]} ({path})"
     for variable in sorted(set(os.environ) - variables):
         if variable.startswith(_PREFIX):
             found[variable] = "no option has this name"
@@ -85,7 +101,7 @@ def _read_tables(path: Path, root: Any) -> Mapping[str, Table]:
             raise InputError(
                 path, expected="a table a command", found=f"one for '{name}'", cure="see auvtool --help for their names"
             )
-        known = {parameter.name for parameter in commands[name].params}
+        known = {option_key(parameter) for parameter in commands[name].params if is_option(parameter)}
         unknown = sorted(set(table) - known) if isinstance(table, dict) else []
         if not isinstance(table, dict) or unknown:
             raise InputError(

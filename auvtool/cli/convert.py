@@ -30,6 +30,7 @@ class Name(StrEnum):
 
 @one_run_at_a_time(lambda options: options["folder"])
 def convert(
+    context: typer.Context,
     name: Annotated[Name, typer.Argument(metavar="NAME", help="lits, totalsegmentator, word, feta, kits23 or msd.")],
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of the data set as unpacked; it stays as is.")],
     folder: Annotated[Path, typer.Argument(metavar="DST", help="Data set DatasetXXX_Name to write.")],
@@ -76,7 +77,7 @@ def convert(
     from auvtool.conversion_plan import plan_conversion
     from auvtool.converters import CONVERTERS
 
-    workplace = workplace_of(jobs=jobs, max_memory=max_memory)
+    workplace = workplace_of(context, jobs=jobs, max_memory=max_memory)
     known = next(key for key in CONVERTERS if key == name.value)
     plan = plan_conversion(known, source, folder, split=split, test_share=test_share, seed=seed, link=link, force=force)
     _say_plan(plan, seed=seed, dry_run=dry_run)

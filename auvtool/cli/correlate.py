@@ -9,7 +9,7 @@ import typer
 
 from auvtool import console
 from auvtool.atomic import is_stream
-from auvtool.cli.options import Force, Format, Output, Seed, names_of
+from auvtool.cli.options import Force, Format, Output, Seed, names_of, refuse_input_as_output
 from auvtool.schema import CORRELATIONS, Cell, Row
 from auvtool.tables import STANDARD_STREAM, check_output, write_table
 
@@ -48,7 +48,10 @@ def correlate(
         ),
     ] = None,
     resamples: Annotated[
-        int, typer.Option("--resamples", metavar="N", min=0, help="Of the bootstrap; 0: no intervals.")
+        int,
+        typer.Option(
+            "--resamples", metavar="N", min=0, help="Samples that the bootstrap draws for the intervals; 0: none."
+        ),
     ] = 2000,
     seed: Seed = 0,
     table_format: Format = None,
@@ -69,6 +72,7 @@ def correlate(
       auvtool score F.h5 | auvtool correlate - M.csv --metric iou --format jsonl
     """
     check_output(output, requested=table_format, force=force)
+    refuse_input_as_output(output, files)
 
     from auvtool.correlation_tables import read_tables
     from auvtool.score_correlation import LEVELS, correlation_rows

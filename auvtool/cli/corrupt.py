@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 @one_run_at_a_time(lambda options: options["output"])
 def corrupt(
+    context: typer.Context,
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="nnU-Net raw data set; it stays as it is.")],
     *,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Data set DatasetXXX_Name to write.")],
@@ -61,7 +62,7 @@ def corrupt(
     from auvtool.corrupting import DEFAULT_KINDS, plan_corruption, write_corrupt_dataset
     from auvtool.dataset import open_dataset
 
-    workplace = workplace_of(jobs=jobs, cluster=cluster, max_memory=max_memory)
+    workplace = workplace_of(context, jobs=jobs, cluster=cluster, max_memory=max_memory)
     plan = plan_corruption(
         open_dataset(dataset),
         output,

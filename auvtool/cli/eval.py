@@ -2,7 +2,6 @@
 
 import importlib.util
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,18 @@ import typer
 
 from auvtool import console
 from auvtool.atomic import is_stream, refuse_existing, write_text
-from auvtool.cli.options import Cluster, Force, Jobs, KeepGoing, Output, Seed, check_second_output, workplace_of
+from auvtool.cli.options import (
+    Cluster,
+    Force,
+    Jobs,
+    KeepGoing,
+    Output,
+    Seed,
+    check_second_output,
+    is_typed,
+    refuse_input_as_output,
+    workplace_of,
+)
 from auvtool.errors import CasesFailed, InputError, UsageError
 from auvtool.schema import FAILURES, METRICS
 from auvtool.tables import STANDARD_STREAM, check_output, write_table
@@ -21,9 +31,17 @@ if TYPE_CHECKING:
     from auvtool.surface_distances import SurfaceMeasures
 
 _NNUNET = "nnunet"
+_IDLE_IN_COMPARISON = {
+    "predictions": "PRED",
+    "dataset_json": "-d",
+    "hd95": "--hd95",
+    "nsd": "--nsd",
+    "means": "--means",
+}
 
 
 def eval(
+    context: typer.Context,
     predictions: Annotated[
         Path | None, typer.Argument(metavar="PRED", help="Folder of predicted label maps.", show_default=False)
     ] = None,
@@ -63,7 +81,9 @@ def eval(
     table_format: Annotated[
         str | None,
         typer.Option(
-            "--format", help="csv, tsv, json, jsonl, parquet, or nnunet (summary.json); by default the output's ending."
+            "--format",
+            metavar="FORMAT",
+            help="csv, tsv, json, jsonl, parquet, or nnunet (summary.json); by default the output's ending.",
         ),
     ] = None,
     means: Annotated[
@@ -74,7 +94,10 @@ def eval(
         bool, typer.Option("--allow-missing", help="Evaluate (compare) the cases that are there, and name the others.")
     ] = False,
     resamples: Annotated[
-        int, typer.Option("--resamples", metavar="N", min=0, help="Of --compare's bootstrap; 0: no intervals.")
+        int,
+        typer.Option(
+            "--resamples", metavar="N", min=0, help="Samples that --compare draws for its intervals; 0: none."
+        ),
     ] = 2000,
     seed: Seed = 0,
     jobs: Jobs = 1,
@@ -100,13 +123,10 @@ def eval(
       auvtool eval RUN/fold_0/validation Dataset004_Hippocampus --allow-missing | head
       auvtool eval --compare baseline.csv filtered.csv -o change.csv
     """
-    if table_format != _NNUNET:
-        check_output(output, requested=table_format, force=force)
-    elif output != STANDARD_STREAM:
-        refuse_existing(output, force=force)
     if compare is not None:
-        idle = {"PRED": predictions, "-d": dataset_json, "--hd95": hd95, "--nsd": nsd is not None, "--means": means}
-        _refuse(idle | {"--format nnunet": table_format == _NNUNET}, "with --compare, which reads two tables")
+        table_format = _format_of_comparison(context, table_format)
+        check_output(output, requested=table_format, force=force)
+        refuse_input_as_output(output, compare)
 
         from auvtool.cli.eval_comparison import compare_tables
 
@@ -120,6 +140,10 @@ def eval(
             force=force,
         )
         return
+    if table_format != _NNUNET:
+        check_output(output, requested=table_format, force=force)
+    elif output != STANDARD_STREAM:
+        refuse_existing(output, force=force)
     if predictions is None or labels is None:
         raise UsageError("eval: expected PRED and LABELS, or --compare A.csv B.csv, got less; see auvtool eval --help")
     if means is not None:
@@ -128,9 +152,10 @@ def eval(
     from auvtool.evaluation import evaluate
     from auvtool.evaluation_pairs import find_pairs
 
-    workplace = workplace_of(jobs=jobs, cluster=cluster)
+    workplace = workplace_of(context, jobs=jobs, cluster=cluster)
     surfaces = _surface_measures(hd95=hd95, nsd=nsd)
     comparison = find_pairs(predictions, labels, dataset_json=dataset_json)
+    refuse_input_as_output(output, [comparison.dataset_json])
     _check_matches(comparison, labels, allow_missing=allow_missing)
     with console.progress("eval", len(comparison.pairs)) as progress:
         result = evaluate(
@@ -146,15 +171,20 @@ def eval(
     _report_failures(result, output)
 
 
-def _refuse(given: Mapping[str, object], where: str) -> None:
-    """Refuse options that would change nothing.
+def _format_of_comparison(context: typer.Context, table_format: str | None) -> str | None:
+    """--format for --compare, once what was typed beside it is refused; defaults of a file are for the other mode.
 
     Raises:
-        UsageError: one of them was given.
+        UsageError: an option that would change nothing stands on the command line.
     """
-    for option, value in given.items():
-        if value not in (None, False, 0):
-            raise UsageError(f"{option}: expected none {where}, got one; leave it out")
+    idle = [option for name, option in _IDLE_IN_COMPARISON.items() if is_typed(context, name)]
+    if table_format == _NNUNET:
+        if is_typed(context, "table_format"):
+            idle.append("--format nnunet")
+        table_format = None
+    if idle:
+        raise UsageError(f"{idle[0]}: expected none with --compare, which reads two tables, got one; leave it out")
+    return table_format
 
 
 def _surface_measures(*, hd95: bool, nsd: float | None) -> "SurfaceMeasures":
@@ -261,4 +291,5 @@ def _report_failures(result: "Evaluation", output: Path) -> None:
         console.error(f"{row['case']}: {row['error']}")
     if beside is not None:
         write_table(result.failures, FAILURES, beside, force=True)
-    raise CasesFailed(f"{len(result.failures)} of {len(result.comparison.pairs)} cases could not be evaluated")
+    seen = "" if beside is None else f"; see {beside}"
+    raise CasesFailed(f"{len(result.failures)} of {len(result.comparison.pairs)} cases could not be evaluated{seen}")

@@ -85,10 +85,10 @@ def _check_alone(found: "RunComparison", tables: tuple[Path, Path], *, allow_mis
                 raise InputError(
                     other,
                     expected=f"the {what} of {path}",
-                    found=f"none of {', '.join(names)}",
+                    found=f"none of {console.some(names)}",
                     cure="evaluate them too, or say --allow-missing",
                 )
-            console.warn(f"{what} of {path} alone, in no pair: {', '.join(names)}")
+            console.warn(f"{len(names)} {what} of {path} alone, in no pair: {console.some(names)}")
     for path, measures in zip(tables, found.measures_alone, strict=True):
         if measures:
             console.warn(f"measures of {path} alone, left out: {', '.join(measures)}")

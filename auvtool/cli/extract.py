@@ -33,6 +33,7 @@ ExtractorName: TypeAlias = Literal[
 
 @one_run_at_a_time(lambda options: options["output"])
 def extract(
+    context: typer.Context,
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="nnU-Net raw data set, or a folder of images.")],
     *,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="F.h5", help="Features file to write.")],
@@ -116,7 +117,7 @@ def extract(
         ),
     ] = "off",
     cases: Annotated[
-        str | None, typer.Option("--cases", help="Only these cases: ids with commas, or a file of them.")
+        str | None, typer.Option("--cases", metavar="IDS", help="Only these cases: ids with commas, or a file of them.")
     ] = None,
     shard: Annotated[
         str,
@@ -164,7 +165,7 @@ def extract(
     from auvtool.extractors.facts import facts_with
     from auvtool.extractors.model_options import ModelOptions, parse_window
 
-    workplace = workplace_of(jobs=jobs, cluster=cluster, max_memory=max_memory)
+    workplace = workplace_of(context, jobs=jobs, cluster=cluster, max_memory=max_memory)
     model = ModelOptions(
         weights=weights,
         trust_checkpoint=trust_checkpoint,
@@ -249,8 +250,7 @@ def _write_manifest(plan: "ExtractionPlan", folder: Path, n_cases: int, n_failed
     write_manifest(
         plan.output,
         command="extract",
-        options={**vars(plan.settings), "model": vars(plan.settings.model)}
-        | ({"notice": plan.facts.notice} if plan.facts.notice else {}),
+        options=vars(plan.settings) | ({"notice": plan.facts.notice} if plan.facts.notice else {}),
         inputs=[folder],
         counts={"cases": n_cases, "failed": n_failed, "resumed": len(plan.finished)},
         model_sha256=plan.header.weights_sha256,

@@ -10,7 +10,7 @@ import typer
 
 from auvtool import console
 from auvtool.atomic import is_stream, write_text
-from auvtool.cli.options import DryRun, Force, Format, Output, check_plot_option, names_of
+from auvtool.cli.options import DryRun, Force, Format, Output, check_plot_option, names_of, refuse_input_as_output
 from auvtool.errors import UsageError
 from auvtool.schema import KEEP_LIST, SCORES, Row
 from auvtool.tables import STANDARD_STREAM, check_output, read_table, write_table
@@ -54,7 +54,11 @@ def filter(
         typer.Option("--new-dataset", metavar="DIR", help="Write a data set DatasetXXX_Name of the kept cases."),
     ] = None,
     by_reference: Annotated[
-        bool, typer.Option("--by-reference", help="With --new-dataset: a dataset.json that names the files, no copies.")
+        bool,
+        typer.Option(
+            "--by-reference",
+            help="Of --new-dataset: its dataset.json names the files, no copies; the one way there is.",
+        ),
     ] = False,
     dataset: Annotated[
         Path | None, typer.Option("--dataset", metavar="SRC", help="The raw data set that --new-dataset filters.")
@@ -95,6 +99,7 @@ def filter(
     if (new_dataset is None) != (dataset is None) or (by_reference and new_dataset is None):
         raise UsageError("--new-dataset: expected --new-dataset DIR --dataset SRC together, got a part; add the other")
     check_output(output, requested=table_format, force=force)
+    refuse_input_as_output(output, [scores] if splits is None else [scores, splits])
     if plot is not None:
         check_plot_option(plot, output, force=force)
 
@@ -109,7 +114,7 @@ def filter(
     copied = None if splits is None else _plan_fold(splits, fold, keep, presence)
     reference = None if new_dataset is None else _plan_dataset(new_dataset, dataset, keep, presence, force=force)
 
-    _say_what_goes(rows, judged, keep.kept)
+    _say_what_goes(rows, judged, keep.kept, quantile=quantile)
     _say_what_is_written(splits, fold, copied, reference, dry_run=dry_run)
     if dry_run:
         return
@@ -203,11 +208,13 @@ def _write(judged: Sequence[Row], output: Path, *, ids: bool, table_format: str 
         write_table(judged, KEEP_LIST, output, requested=table_format, force=force)
 
 
-def _say_what_goes(scores: Sequence[Row], judged: Sequence[Row], kept: frozenset[str]) -> None:
+def _say_what_goes(scores: Sequence[Row], judged: Sequence[Row], kept: frozenset[str], *, quantile: float) -> None:
     from auvtool.keep_list import class_losses
 
     unjudged = [str(row["case"]) for row in judged if row["keep"] and row["reason"] is not None]
     console.info(f"filter: {len(kept)} of {len(judged)} cases kept, {len(judged) - len(kept)} dropped")
+    if len(kept) == len(judged) and quantile < 1:
+        console.warn(f"--quantile {quantile:g} of {len(judged)} cases drops none; a smaller one drops some")
     if unjudged:
         console.warn(f"{len(unjudged)} cases could not be judged and are kept ({console.some(unjudged)})")
     *classes, whole = class_losses(scores, kept)

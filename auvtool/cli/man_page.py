@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from auvtool import __version__
+from auvtool.cli.help_text import help_record
 from auvtool.errors import ExitCode
 
 _EXIT_STATUS = {
@@ -74,7 +75,7 @@ def _commands(group: Any, context: Any) -> Iterator[tuple[str, Any, Any]]:
 def _options(command: Any, context: Any) -> list[str]:
     lines = []
     for parameter in command.get_params(context):
-        record = parameter.get_help_record(context)
+        record = help_record(parameter, context)
         if record is not None:
             name, text = record
             lines += [".TP", rf"\fB{_escaped(name)}\fR", _escaped(" ".join(text.split()))]

@@ -2,15 +2,16 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from auvtool import console
-from auvtool.atomic import refuse_existing
+from auvtool.atomic import is_stream, refuse_existing
 from auvtool.cli.configuration import CONFIG_VARIABLE, set_defaults
+from auvtool.cli.help_text import examples_first, metavar_of
 from auvtool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,9 +21,12 @@ Output = Annotated[Path, typer.Option("-o", "--output", help="File to write; '-'
 Force = Annotated[bool, typer.Option("-f", "--force", help="Replace an existing output.")]
 DryRun = Annotated[bool, typer.Option("-n", "--dry-run", help="Say what would be done, and do nothing.")]
 Format = Annotated[
-    str | None, typer.Option("--format", help="csv, tsv, json, jsonl or parquet; by default the output's ending.")
+    str | None,
+    typer.Option(
+        "--format", metavar="FORMAT", help="csv, tsv, json, jsonl or parquet; by default the output's ending."
+    ),
 ]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
+Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="Where to compute: cpu, cuda, cuda:1, ...")]
 Jobs = Annotated[int, typer.Option("-j", "--jobs", min=1, help="Cases worked on at once, each on one thread.")]
 Cluster = Annotated[
     str | None,
@@ -67,8 +71,18 @@ def names_of(text: str | None, option: str) -> list[str]:
     return names
 
 
-def workplace_of(*, jobs: int, cluster: str | None = None, max_memory: str | None = None) -> "Workplace":
+def is_typed(context: typer.Context, name: str) -> bool:
+    """Whether a parameter stands on the command line, and is no default of a file or the environment."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def workplace_of(
+    context: typer.Context, *, jobs: int, cluster: str | None = None, max_memory: str | None = None
+) -> "Workplace":
     """Where --jobs, --cluster and --max-memory say that the work is done.
+
+    Of a cluster and jobs, one typed and the other a default of a file or the environment, the typed one counts.
 
     Raises:
         UsageError: they do not fit each other, or Dask is missing.
@@ -76,6 +90,11 @@ def workplace_of(*, jobs: int, cluster: str | None = None, max_memory: str | Non
     from auvtool.memory import parse_memory, peak_resident_bytes
     from auvtool.workplace import Workplace
 
+    local = is_typed(context, "jobs") or is_typed(context, "max_memory")
+    if is_typed(context, "cluster") and not local:
+        jobs, max_memory = 1, None
+    elif local and not is_typed(context, "cluster"):
+        cluster = None
     if cluster is not None:
         from auvtool.cluster import check_cluster
 
@@ -115,6 +134,17 @@ def check_second_output(path: Path, option: str, output: Path, *, force: bool) -
     """
     refuse_existing(path, force=force)
     _check_two_files(path, option, output)
+
+
+def refuse_input_as_output(output: Path, inputs: Sequence[Path]) -> None:
+    """Refuse an output that --force would put in the place of a file that it is made of.
+
+    Raises:
+        UsageError: see above.
+    """
+    for path in inputs:
+        if output.exists() and path.exists() and not is_stream(output) and output.samefile(path):
+            raise UsageError(f"-o: expected another file than those that are read, got {output}; name a new file")
 
 
 def _check_two_files(path: Path, option: str, output: Path) -> None:
@@ -160,12 +190,14 @@ def with_common_options(command: Callable[..., None]) -> Callable[..., None]:
     for parameter in parameters:
         for metadata in getattr(parameter.annotation, "__metadata__", ()):
             metadata.show_envvar = False  # the help of `auvtool` says the rule once
+            metadata.metavar = metadata.metavar or metavar_of(parameter.annotation.__origin__)
             metadata.readable = False  # what cannot be read is an input error, said in one line where it is read
 
     @functools.wraps(command)
     def wrapped(*args: Any, **options: Any) -> None:
         command(*args, **{name: value for name, value in options.items() if name not in common})
 
+    wrapped.__doc__ = examples_first(command.__doc__ or "")
     wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {**command.__annotations__, **{name: kind for name, (kind, _) in common.items()}}
     return wrapped

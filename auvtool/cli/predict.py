@@ -1,6 +1,7 @@
 """`auvtool predict`."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,12 +34,15 @@ def predict(
     ] = None,
     *,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="P", help="Folder of label maps to write.")],
-    checkpoint: Annotated[str, typer.Option("--checkpoint", help="File in each fold.")] = "checkpoint_final.pth",
+    checkpoint: Annotated[
+        str, typer.Option("--checkpoint", metavar="FILE", help="Name of the checkpoint in each fold.")
+    ] = "checkpoint_final.pth",
     folds: Annotated[
-        str | None, typer.Option("--folds", help="Numbers with commas; by default all that have the checkpoint.")
+        str | None,
+        typer.Option("--folds", metavar="N,N", help="Numbers with commas; by default all that have the checkpoint."),
     ] = None,
     cases: Annotated[
-        str | None, typer.Option("--cases", help="Only these cases: ids with commas, or a file of them.")
+        str | None, typer.Option("--cases", metavar="IDS", help="Only these cases: ids with commas, or a file of them.")
     ] = None,
     probabilities: Annotated[
         bool,
@@ -72,6 +76,8 @@ def predict(
       find scans -name '*_0000.nii.gz' | auvtool predict RUN - -o P
     """
     images = _given_images(images)
+    if output.name in ("", ".."):  # its manifest and failures stand beside it
+        raise UsageError(f"-o: expected a folder with a name of its own, got {output}; name one (-o P)")
 
     from auvtool.nnunet_run import find_checkpoints
     from auvtool.prediction import failure_row, is_predicted, load_model, nnunet_process
@@ -83,6 +89,7 @@ def predict(
     with nnunet_process(threads):
         model = load_model(run, checkpoints, device=device, mirror=mirror, trust=trust_checkpoint)
     found, problems = find_images(images, file_ending=model.file_ending, n_channels=model.n_channels, case_ids=case_ids)
+    _refuse_folder_of_images(output, found)
     if dry_run:
         there = sum(is_predicted(case, output, model.file_ending, probabilities=probabilities) for case in found)
         print(f"model        {', '.join(str(path) for path in checkpoints)}")
@@ -111,8 +118,13 @@ def predict(
     failures = [*result.failures, *(failure_row(item.case_id, item.error) for item in problems)]
     counts = {"predicted": len(result.done), "skipped": len(result.skipped), "failed": len(failures)}
     _write_manifest(model, found, run=run, images=images, output=output, probabilities=probabilities, counts=counts)
+    beside = _write_failures(failures, output)
     print(output)
-    _report_failures(failures, output, n_cases=len(found) + len(problems))
+    for row in failures:
+        console.error(f"{row['case']}: {row['error']}")
+    if failures:
+        n_cases = len(found) + len(problems)
+        raise CasesFailed(f"{len(failures)} of {n_cases} cases could not be predicted; see {beside}")
 
 
 def _given_images(images: list[Path] | None) -> list[Path]:
@@ -153,15 +165,25 @@ def _write_manifest(
     )
 
 
-def _report_failures(failures: "list[Row]", output: Path, *, n_cases: int) -> None:
+def _refuse_folder_of_images(output: Path, cases: "Sequence[Case]") -> None:
+    """A label map beside an image would be taken for an image, or replace it.
+
+    Raises:
+        UsageError: images lie in `output`.
+    """
+    folder = output.resolve()
+    inside = next((file for case in cases for file in case.images if file.parent.resolve() == folder), None)
+    if inside is not None:
+        raise UsageError(f"-o: expected another folder than that of the images, got {output}; name a new one (-o P)")
+
+
+def _write_failures(failures: "list[Row]", output: Path) -> Path:
     beside = output.with_name(output.name + ".failures.csv")
     if not failures:
         beside.unlink(missing_ok=True)  # of an earlier run
-        return
+        return beside
     from auvtool.schema import FAILURES
     from auvtool.tables import write_table
 
-    for row in failures:
-        console.error(f"{row['case']}: {row['error']}")
     write_table(failures, FAILURES, beside, force=True)
-    raise CasesFailed(f"{len(failures)} of {n_cases} cases could not be predicted; see {beside}")
+    return beside

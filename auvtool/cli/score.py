@@ -10,7 +10,7 @@ import typer
 
 from auvtool import console
 from auvtool.atomic import is_stream
-from auvtool.cli.options import Force, Format, Output, check_plot_option, names_of
+from auvtool.cli.options import Force, Format, Output, check_plot_option, names_of, refuse_input_as_output
 from auvtool.errors import UsageError
 from auvtool.quantifiers import QUANTIFIERS, QuantifierName
 from auvtool.schema import EXPLANATION, METRICS, SCORES, Row
@@ -128,7 +128,7 @@ def score(
         list[Path] | None,
         typer.Option("--beside", metavar="S.csv", help="With --plot: draw the distribution of these scores too."),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of --quantifier random.  [default: 0]")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of --quantifier random; 0 by default.")] = None,
     table_format: Format = None,
     force: Force = False,
 ) -> None:
@@ -155,6 +155,7 @@ def score(
     _check_features(features)
     _check_pictures(output, plot, beside or [], force=force)
     check_output(output, requested=table_format, force=force)
+    refuse_input_as_output(output, [path for path in (*features, reference, metrics, *(beside or ())) if path])
 
     from auvtool.feature_store import FeatureFile
     from auvtool.quantification import read_cases

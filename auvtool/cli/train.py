@@ -68,8 +68,11 @@ def train(
             "lies in nnUNet_raw, else nnUNet_workspace beside RUN.",
         ),
     ] = None,
-    configuration: Annotated[str, typer.Option("-c", "--configuration", help="Of nnU-Net's plans.")] = "3d_fullres",
-    plans: Annotated[str, typer.Option("--plans", help="Name of the plans.")] = "nnUNetPlans",
+    configuration: Annotated[
+        str,
+        typer.Option("-c", "--configuration", metavar="NAME", help="Configuration of the plans: 2d, 3d_fullres, ..."),
+    ] = "3d_fullres",
+    plans: Annotated[str, typer.Option("--plans", metavar="NAME", help="Name of nnU-Net's plans.")] = "nnUNetPlans",
     backbone: Annotated[
         Backbone,
         typer.Option(
@@ -84,20 +87,23 @@ def train(
         int | None, typer.Option("--fold", min=0, help="nnU-Net's fold (0 if not given); its val cases stay.")
     ] = None,
     folds: Annotated[
-        str | None, typer.Option("--folds", help="all: folds 0 to 4 one after the other; or some of them, as 0,2.")
+        str | None,
+        typer.Option("--folds", metavar="N,N", help="all: folds 0 to 4 one after the other; or some of them, as 0,2."),
     ] = None,
     val_cases: Annotated[
         str | None,
         typer.Option(
-            "--val-cases", help="Validate on these cases and train on all others: ids with commas, or a file."
+            "--val-cases",
+            metavar="IDS",
+            help="Validate on these cases and train on all others: ids with commas, or a file.",
         ),
     ] = None,
     loss: Annotated[
         Loss,
         typer.Option(
             "--loss",
-            help="duo; classwise: the Dice and BCE of each class that DUO weighs and denoises, alone; plain: nnU-Net's "
-            "own.",
+            help="duo: Dice and BCE of each class, weighted and denoised (eqs. 10, 11); classwise: the same without "
+            "weights and denoising; plain: nnU-Net's own.",
         ),
     ] = Loss.DUO,
     reweight: Annotated[
@@ -112,7 +118,8 @@ def train(
     static_weights: Annotated[
         Path | None,
         typer.Option(
-            "--static-weights", help="Weigh by each class's mean S in a table of `score`, not by the logits'."
+            "--static-weights",
+            help="Weigh by each class's mean S in a table of `score --preset paper`, not by the logits'.",
         ),
     ] = None,
     class_weights: Annotated[
@@ -124,15 +131,18 @@ def train(
     ] = False,
     alpha: Annotated[float, typer.Option("--alpha", min=0, help="Strength of the weights.")] = 0.5,
     beta: Annotated[float, typer.Option("--beta", min=0, max=1, help="Share of Dice; the rest is BCE.")] = 0.5,
-    epochs: Annotated[int, typer.Option("--epochs", min=1)] = 100,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Length of the training.")] = 100,
     iterations: Annotated[int, typer.Option("--iterations", min=1, help="Batches an epoch.")] = 250,
     val_iterations: Annotated[
         int | None,
         typer.Option("--val-iterations", min=1, help="Validation batches an epoch; by default a fifth as many."),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Instead of the planned one.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Cases in a batch, instead of the planned number.")
+    ] = None,
     patch_size: Annotated[
-        str | None, typer.Option("--patch-size", help="D,H,W in voxels, instead of the planned one.")
+        str | None,
+        typer.Option("--patch-size", metavar="D,H,W", help="Sides of a patch in voxels, instead of the planned ones."),
     ] = None,
     features: Annotated[
         int | None,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from auvtool.backbones import BACKBONES
-from auvtool.errors import InputError
+from auvtool.errors import UsageError
 from auvtool.training.recipe import Recipe
 
 _SMALLEST_FEATURE_MAP = 4  # what nnU-Net's planner keeps at the bottleneck
@@ -18,19 +18,17 @@ _UMAMBA_KEYS = (
 )
 
 
-def set_architecture(configuration: dict[str, Any], recipe: Recipe, where: str) -> None:
+def set_architecture(configuration: dict[str, Any], recipe: Recipe) -> None:
     """Change a configuration of the plans in place to the patch, width and network that the recipe asks for.
 
     Raises:
-        InputError: a patch of the wrong dimension; `where` stands before it.
+        UsageError: a patch of the wrong dimension.
     """
     dimension = len(configuration["spacing"])
     if recipe.patch_size is not None and len(recipe.patch_size) != dimension:
-        raise InputError(
-            where,
-            expected=f"--patch-size with {dimension} sides",
-            found=recipe.patch_size,
-            cure="give one for each axis",
+        given = ",".join(map(str, recipe.patch_size))
+        raise UsageError(
+            f"--patch-size: expected {dimension} sides for {recipe.configuration}, got {given}; give one for each axis"
         )
     if recipe.backbone == "swin-unetr":
         _set_swin_unetr(configuration, recipe)

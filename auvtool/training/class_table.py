@@ -47,7 +47,7 @@ def mean_scales(path: Path, classes: Sequence[SemanticClass]) -> ClassTable:
             path,
             expected="scales in [0, 1] (quantifier auv)",
             found=f"quantifier {rows[0]['quantifier']}",
-            cure="give the table of score without --quantifier",
+            cure="give a table of auvtool score --preset paper",
         )
     means = {}
     for item in classes:

@@ -103,7 +103,7 @@ def adapted_plans(plans: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
         return plans
     configuration = copy.deepcopy(resolved)
     try:
-        set_architecture(configuration, recipe, where)
+        set_architecture(configuration, recipe)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             where,

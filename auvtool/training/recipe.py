@@ -1,5 +1,6 @@
 """What decides the result of a training: every number of the recipe, in one record that a run keeps and compares."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypeAlias
@@ -60,9 +61,9 @@ class Recipe:
     amp: Precision | None = None
 
     def __post_init__(self) -> None:
-        _require(self.alpha >= 0, "--alpha", "a number >= 0", self.alpha)
+        _require(0 <= self.alpha < math.inf, "--alpha", "a number >= 0", self.alpha)
         _require(0 <= self.beta <= 1, "--beta", "a number between 0 and 1", self.beta)
-        _require(self.lr > 0, "--lr", "a number > 0", self.lr)
+        _require(0 < self.lr < math.inf, "--lr", "a number > 0", self.lr)
         for name in ("epochs", "iterations", "val_iterations", "batch_size", "features"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"--{name.replace('_', '-')}", "a whole number >= 1", value)
