@@ -12,6 +12,8 @@ from pathlib import Path
 
 from auvtool.errors import OutputError, UsageError, one_line
 
+_OPEN_FILE = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/(self|\d+)/fd/\d+")
+
 
 def refuse_existing(path: Path, *, force: bool) -> None:
     """Raise before any work is done if `path` cannot become an output.
@@ -29,6 +31,8 @@ def refuse_existing(path: Path, *, force: bool) -> None:
 
 def is_stream(path: Path) -> bool:
     """Whether `path` is a device or pipe (/dev/stdout, a fifo), which is written in place."""
+    if _OPEN_FILE.fullmatch(str(path.absolute())):
+        return True  # also where it is redirected to a file: renamed, the new file would take the place of /dev/stdout
     try:
         mode = path.stat().st_mode
     except OSError:

@@ -1,11 +1,9 @@
 """Predictions against references: overlap of every class in every case, and its means."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import TypeAlias
 
 import nibabel.orientations
@@ -60,7 +58,7 @@ def evaluate(
     Args:
         comparison: see `find_pairs`.
         surfaces: what to measure of surfaces, for which both maps are in memory at once.
-        workplace: its jobs are threads (reading and counting leave the interpreter's lock).
+        workplace: where, and how many cases at once.
         keep_going: otherwise the first bad case is raised.
         on_case: called with the case id of each finished or failed case.
 
@@ -89,33 +87,17 @@ def _attempt(pair: Pair, *, comparison: Comparison, surfaces: SurfaceMeasures) -
 def _outcomes(
     comparison: Comparison, surfaces: SurfaceMeasures, workplace: Workplace
 ) -> Iterator[CaseOverlap | InputError]:
-    attempt = partial(_attempt, comparison=replace(comparison, pairs=(), missing=(), extra=()), surfaces=surfaces)
-    if workplace.cluster is not None:
-        yield from _outcomes_on_cluster(attempt, comparison.pairs, workplace)
-        return
-    if workplace.jobs == 1:
-        yield from map(attempt, comparison.pairs)
-        return
-    with ThreadPoolExecutor(workplace.jobs) as pool:
-        try:
-            yield from pool.map(attempt, comparison.pairs)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _outcomes_on_cluster(
-    attempt: Callable[[Pair], CaseOverlap | InputError], pairs: Sequence[Pair], workplace: Workplace
-) -> Iterator[CaseOverlap | InputError]:
     """In the order of the pairs, each as soon as those before it are there."""
+    attempt = partial(_attempt, comparison=replace(comparison, pairs=(), missing=(), extra=()), surfaces=surfaces)
     early: dict[str, CaseOverlap | InputError] = {}
-    order = iter(pairs)
-    expected = next(order)
-    with closing(workplace.results(attempt, pairs, on_worker_died=lambda lost: None)) as results:
+    order = iter(comparison.pairs)
+    expected = next(order, None)
+    with closing(workplace.results(attempt, comparison.pairs, on_worker_died=lambda lost: None)) as results:
         for pair, result in results:
             early[pair.case_id] = _killed(pair) if isinstance(result, WorkerDied) else result
-            while expected.case_id in early:
+            while expected is not None and expected.case_id in early:
                 yield early.pop(expected.case_id)
-                expected = next(order, Pair("", Path(), Path()))
+                expected = next(order, None)
 
 
 def _killed(pair: Pair) -> InputError:

@@ -78,7 +78,7 @@ def test_dry_run_writes_nothing(folder: Path) -> None:
     done = extract(folder, "-o", "F.h5", "-n", "--store", "maps")
     assert done.exit_code == 0, done.exception
     assert "4 cases" in done.stderr
-    assert "about 0.00 GB" in done.stderr
+    assert "maps would take about 9.6 kB; nothing was done" in done.stderr
     assert sorted(Path().iterdir()) == before
 
 
@@ -170,3 +170,11 @@ def test_a_typed_place_of_work_wins_over_a_configured_one(
     Path("auvtool.toml").write_text(f"[extract]\n{configured}\n")
     done = extract(folder, "-o", "F.h5", "--config", "auvtool.toml", *typed, "--dry-run")
     assert done.exit_code == 0, done.exception
+
+
+@pytest.mark.parametrize(
+    ("store", "said"), [("spectrum", "no maps would be stored"), ("maps", "maps would take about 9.6 kB")]
+)
+def test_a_dry_run_says_what_maps_would_take(folder: Path, store: str, said: str) -> None:
+    done = extract(folder, "-o", "F.h5", "--store", store, "--dry-run")
+    assert (done.exit_code, said in done.stderr, Path("F.h5").exists()) == (0, True, False), done.stderr

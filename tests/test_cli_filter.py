@@ -198,3 +198,17 @@ def test_the_keep_list_is_written_though_nobody_reads_the_messages(scores, tmp_p
 def test_the_scores_are_not_replaced_by_the_keep_list(scores):
     done = auvtool("filter", scores, "-o", scores, "--force")
     assert (done.returncode, done.stderr.count("\n"), scores.read_text()) == (ExitCode.USAGE, 1, scores_text())
+
+
+def test_standard_output_as_a_file_is_written_in_place(scores, tmp_path):
+    with (tmp_path / "K.csv").open("w") as file:
+        words = [sys.executable, "-m", "auvtool", "filter", scores, "--quantile", "0.8", "-q", "-o", "/dev/stdout"]
+        done = subprocess.run(list(map(str, words)), stdout=file, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert read_keep_list(tmp_path / "K.csv").dropped == {"case_09"}
+
+
+def test_a_quantile_that_drops_no_case_is_said(scores):
+    said = "warning: --quantile 0.95 of 10 cases drops none; a smaller one drops some"
+    assert said in auvtool("filter", scores, "--quantile", "0.95").stderr
+    assert said not in auvtool("filter", scores, "--quantile", "0.8").stderr

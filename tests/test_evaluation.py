@@ -102,9 +102,18 @@ def test_perfect_prediction_has_dice_one_and_metrics_survive_writing(tmp_path):
     assert [row["tp"] for row in read_table(tmp_path / "M.csv", METRICS)] == [row.get("tp") for row in rows]
 
 
-def test_threads_change_nothing(pair):
-    comparison = find_pairs(pair[1], pair[0])
-    assert metrics_rows(evaluate(comparison, workplace=Workplace(2))) == metrics_rows(evaluate(comparison))
+def test_workers_change_nothing(tmp_path):
+    """Nor where a case is bad that is not the last one."""
+    dataset, predictions = make(tmp_path)
+    first = sorted(predictions.glob("*.nii.gz"))[0]
+    first.write_bytes(first.read_bytes()[:100])
+    comparison = find_pairs(predictions, dataset)
+    here, seen = evaluate(comparison), []
+    there = evaluate(comparison, workplace=Workplace(2), on_case=seen.append)
+    assert metrics_rows(there) == metrics_rows(here)
+    assert there.failures == here.failures
+    assert [row["case"] for row in there.failures] == [comparison.pairs[0].case_id]
+    assert seen == [one.case_id for one in comparison.pairs]
 
 
 def test_surfaces_equal_whole_masks_and_leave_out_what_is_ignored(tmp_path):

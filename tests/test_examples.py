@@ -43,8 +43,8 @@ def make(folder, *arguments, **variables):
     return done.stdout
 
 
-def recipes(folder, target):
-    return [shlex.split(line) for line in make(folder, "-n", target).splitlines()]
+def recipes(folder, target, **variables):
+    return [shlex.split(line) for line in make(folder, "-n", target, **variables).splitlines()]
 
 
 @pytest.mark.parametrize("target", [*TARGETS, "all"])
@@ -85,6 +85,15 @@ def test_the_rows_of_a_table(folder, target, rows):
     trained = [words for words in found if words[1] == "train"]
     assert len(trained) == len(rows)
     assert all(("--keep" in words) == ("@" in words[words.index("-o") + 1]) for words in trained)
+
+
+def test_an_extractor_takes_the_checkpoint_named_for_it(folder):
+    found = recipes(folder, "table1", **{"EXTRACTORS": "litemedsam medsam2 nnunet", "WEIGHTS.medsam2": "M.pt"})
+    given = {words[words.index("--extractor") + 1]: words for words in found if words[1] == "extract"}
+    assert given.keys() == {"litemedsam", "medsam2", "nnunet"}
+    assert "--weights" not in given["litemedsam"]
+    assert given["medsam2"][given["medsam2"].index("--weights") + 1] == "M.pt"
+    assert sum("M.auv-medsam2@90.csv" in word for word in found[-1]) == 1
 
 
 def test_options_of_the_recipes_exist(folder):

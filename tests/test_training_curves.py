@@ -1,12 +1,13 @@
 """The curves of a training: the numbers drawn, gaps, many classes, and when they are drawn again."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from auvtool.training import training_curves
-from auvtool.training.training_curves import LiveCurves, training_figure
+from auvtool.training.training_curves import LiveCurves, draw_whole, training_figure
 
 
 def some_rows(n_epochs, names=("organ", "lesion"), **changes):
@@ -79,3 +80,20 @@ def test_a_drawing_waits_until_it_is_cheap_and_the_last_one_does_not(tmp_path):
     assert second != first
     curves.update(some_rows(2), last=True)
     assert curves.path.read_bytes() == second
+
+
+def test_nnunets_picture_is_never_half_drawn(tmp_path):
+    """What stops it while it draws leaves the last one."""
+
+    def draw(folder: str) -> None:
+        (Path(folder) / "progress.png").write_bytes(b"whole")
+
+    def draw_and_stop(folder: str) -> None:
+        (Path(folder) / "progress.png").write_bytes(b"ha")
+        raise KeyboardInterrupt
+
+    draw_whole(draw, str(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        draw_whole(draw_and_stop, str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["progress.png"]
+    assert (tmp_path / "progress.png").read_bytes() == b"whole"

@@ -200,8 +200,7 @@ def extract(
     if facts.notice:
         console.warn(facts.notice)
     if dry_run:
-        size = map_bytes(plan)
-        console.info(f"extract: maps take {'an unknown size' if size is None else f'about {size / 1e9:.2f} GB'}")
+        console.info(f"extract: {_said_of_size(map_bytes(plan))}; nothing was done")
         return
     with console.progress("extract", len(plan.waiting())) as bar:
 
@@ -243,6 +242,16 @@ def _say_plan(plan: "ExtractionPlan") -> None:
         f"input {plan.header.input}, prompt {plan.header.prompt}; {len(plan.finished)} done before, "
         f"{len(plan.problems)} not usable"
     )
+
+
+def _said_of_size(n_bytes: int | None) -> str:
+    """What a dry run says of the maps to store."""
+    if n_bytes is None:
+        return "maps would take an unknown size"
+    if not n_bytes:
+        return "no maps would be stored, some kilobytes a case"
+    unit, name = next((one for one in ((1e9, "GB"), (1e6, "MB")) if n_bytes >= one[0]), (1e3, "kB"))
+    return f"maps would take about {n_bytes / unit:.3g} {name}"
 
 
 def _write_manifest(plan: "ExtractionPlan", folder: Path, n_cases: int, n_failed: int) -> None:

@@ -307,7 +307,7 @@ def _kept(path: Path | None, data: Any) -> list[str] | None:
         raise InputError(
             path,
             expected=f"cases of {data.name}",
-            found=f"{len(unknown)} others, such as {unknown[0]}",
+            found=console.some(unknown),
             cure="give the keep list of this data set",
         )
     if keep_list.dropped is not None:
@@ -326,7 +326,8 @@ def _print_outlook(request: "Request", outlook: Any) -> None:
     fold, recipe = outlook.fold, request.recipe
     patch = "planned by nnU-Net" if outlook.patch_size is None else " x ".join(map(str, outlook.patch_size))
     batch = "planned by nnU-Net" if outlook.batch_size is None else outlook.batch_size
-    print(f"data set     {request.dataset.name}, {len(request.dataset.cases)} labelled cases")
+    unusable = f", {len(request.dataset.problems)} that cannot be used" if request.dataset.problems else ""
+    print(f"data set     {request.dataset.name}, {len(request.dataset.cases)} labelled cases{unusable}")
     print(f"fold         {fold.number}: {len(fold.train)} to train on, {len(fold.val)} to validate on")
     print(f"dropped      {len(fold.dropped)} by the keep list{': ' if fold.dropped else ''}{', '.join(fold.dropped)}")
     print(f"patch        {patch}, batch {batch}, configuration {recipe.configuration}, backbone {recipe.backbone}")

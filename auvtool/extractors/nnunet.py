@@ -247,6 +247,10 @@ def _run_and_checkpoint(weights: Path | None) -> tuple[Path, Path]:
         raise UsageError("--weights: expected a results folder of nnU-Net, or a checkpoint in one, got none; name one")
     if weights.is_dir():
         return weights, find_checkpoints(weights, name=FINAL_CHECKPOINT)[0]
+    if not weights.exists():
+        raise InputError(
+            weights, expected="a results folder, or a checkpoint in one", found="none", cure="check --weights"
+        )
     run = weights.absolute().parent.parent
     return run, find_checkpoints(run, name=weights.name, folds=[weights.absolute().parent.name.removeprefix("fold_")])[
         0

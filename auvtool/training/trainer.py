@@ -4,6 +4,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from auvtool.training.processes import number_of_processes, own_rank, share_grad
 from auvtool.training.recipe import Recipe
 from auvtool.training.run_log import EpochRow, RunLog
 from auvtool.training.run_state import bare_network, checkpoint_of, restore
+from auvtool.training.training_curves import draw_whole
 from auvtool.training.training_summary import SUMMARY_NAME, PeakMemory, training_summary
 
 OPTIONS_KEY = "auvtool"
@@ -68,6 +70,7 @@ class AuvTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no types
         if device.type == "cpu" or not needs_gradient_scaler(self.recipe.amp):
             self.grad_scaler = None
         self.log = RunLog(self.fold_folder, self.class_names)
+        self.logger.plot_progress_png = partial(draw_whole, self.logger.plot_progress_png)
         self._memory = PeakMemory(device)
         self.initial_lr = self.recipe.lr
         self.num_epochs = self.recipe.epochs

@@ -1,8 +1,9 @@
 """Curves of a training over its epochs: loss, pseudo Dice, class weights and scales (the paper's Figure 7)."""
 
 import math
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,3 +106,11 @@ def _label(place: int, names: Sequence[str]) -> str | None:
 
 def _marker(rows: Sequence[object]) -> dict[str, Any]:
     return {"marker": "o" if len(rows) == 1 else ""}  # one point alone makes no line
+
+
+def draw_whole(draw: Callable[[str], None], folder: str) -> None:
+    """Have nnU-Net draw its progress.png elsewhere, so that none stands half-drawn in `folder` after a kill."""
+    with tempfile.TemporaryDirectory() as elsewhere:
+        draw(elsewhere)
+        with atomic_path(Path(folder) / "progress.png", force=True) as beside:
+            beside.write_bytes((Path(elsewhere) / "progress.png").read_bytes())
