@@ -58,6 +58,11 @@ class FeatureHeader:
         record = {**self._record(), "dataset": "", "options": options}
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def extraction(self) -> str:
+        """The extraction in a few words: scores of equal ones compare."""
+        return f"{self.extractor} {self.prompt} {self.input} {self.extraction_fingerprint[:8]}"
+
     def to_json(self) -> str:
         return json.dumps({**self._record(), "fingerprint": self.fingerprint}, sort_keys=True)
 

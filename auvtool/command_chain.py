@@ -1,8 +1,11 @@
 """Chains of auvtool commands: each in a process of its own, as a user would type it; what is done is not done again."""
 
+import os
 import shlex
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +15,8 @@ from typing import IO
 from auvtool.errors import AuvtoolError, ExitCode
 
 PROGRAM = (sys.executable, "-m", "auvtool")
+# Tells a command that its standard input is a pipe which closes when the process that runs its chain has gone.
+_IN_A_CHAIN = "_AUVTOOL_IN_A_CHAIN"
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,11 @@ class _Running:
     process: subprocess.Popen[bytes]
     start: float
 
+    def close(self) -> None:
+        self.file.close()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+
 
 def run_together(steps: Sequence[Step], *, logs: Path, at_once: int, show: bool, say: Callable[[str], None]) -> None:
     """Run steps that do not depend on one another: `run_chains` of one step each."""
@@ -88,7 +98,24 @@ def run_chains(
             if item.process.poll() is None:
                 item.process.terminate()  # also on Ctrl-C or SIGTERM: no command outlives the one that runs the chain
                 item.process.wait()
-            item.file.close()
+            item.close()
+
+
+def end_with_chain() -> None:
+    """End this process, if a chain started it, by SIGTERM when the one that runs the chain has gone.
+
+    One killed with -9 cannot tell its commands: they would go on, unseen and against whoever gives the command again.
+    """
+    if os.environ.pop(_IN_A_CHAIN, None) is not None:
+        threading.Thread(target=_terminate_at_end_of_input, daemon=True).start()
+
+
+def _terminate_at_end_of_input() -> None:
+    # Not sys.stdin: a thread that waits in it holds a lock which Python wants when it ends.
+    while os.read(0, 1):
+        pass
+    # To the main thread, which may wait for a lock: it alone runs handlers, and a signal to the process wakes any.
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
 def _left_to_do(chains: Sequence[Sequence[Step]], say: Callable[[str], None]) -> list[list[Step]]:
@@ -108,7 +135,7 @@ def _take_ended(running: list[_Running]) -> list[_Running]:
         if (code := item.process.returncode) != 0:
             raise StepFailed(item.step, code, item.log)
         running.remove(item)
-        item.file.close()
+        item.close()
     return ended
 
 
@@ -118,6 +145,10 @@ def _start(steps: Sequence[Step], *, logs: Path, show: bool, say: Callable[[str]
     log = logs / f"{step.name}.log"
     file = log.open("wb")
     process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
-        [*PROGRAM, *step.arguments], stdin=subprocess.DEVNULL, stdout=file, stderr=None if show else file
+        [*PROGRAM, *step.arguments],
+        stdin=subprocess.PIPE,
+        stdout=file,
+        stderr=None if show else file,
+        env={**os.environ, _IN_A_CHAIN: "1"},
     )
     return _Running(step, list(steps[1:]), log, file, process, time.monotonic())

@@ -1,6 +1,7 @@
 """What a file of auvtool's is, which packages are at work, and which models can be used."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -37,7 +38,7 @@ from auvtool.schema import (
     Row,
     TableSchema,
 )
-from auvtool.tables import read_table
+from auvtool.tables import read_content, read_table
 
 Description: TypeAlias = dict[str, str]
 
@@ -114,7 +115,10 @@ def describe_file(path: Path) -> Description:
             start = file.read(len(_HDF5_SIGNATURE))
     except OSError as error:
         raise InputError(
-            path, expected="versions, models or a readable file", found=f"'{error.strerror}'", cure="check the name"
+            path,
+            expected="a file, or versions, models, quantifiers, rules or config",
+            found=f"'{error.strerror}'",
+            cure="check the name",
         ) from error
     described = _describe_features(path) if start == _HDF5_SIGNATURE else _describe_table(path)
     return described | _made_by(manifest_path(path))
@@ -131,7 +135,7 @@ def _describe_features(path: Path) -> Description:
         "cases": f"{len(case_ids)} ({n_with_maps} with maps)",
         "classes": ", ".join(f"{name} ({class_id})" for class_id, name in header.channels),
         "class maps": _counts(statuses),
-        "extractor": f"{header.extractor} ({header.extractor_version})",
+        "extractor": f"{header.extractor}, version {header.extractor_version}",
         "weights": f"sha256 {header.weights_sha256}" if header.weights_sha256 else "-",
         "prompt": header.prompt,
         "input": header.input,
@@ -149,6 +153,8 @@ def _describe_table(path: Path) -> Description:
             first = first or error
         else:
             return _describe_rows(rows, schema)
+    if (empty := _empty_table(path)) is not None:
+        return {"what": _named(empty), "rows": "0"}
     raise InputError(
         path,
         expected="a file that auvtool wrote (features, or one of the tables that the README lists)",
@@ -157,9 +163,21 @@ def _describe_table(path: Path) -> Description:
     ) from first
 
 
+def _empty_table(path: Path) -> TableSchema | None:
+    """The schema of a csv or tsv file that has its header and no row, such as the findings of a clean data set."""
+    lines = read_content(path).decode("utf-8", errors="replace").splitlines()
+    names = set(re.split("[,\t]", lines[0])) if len(lines) == 1 else set()
+    required = ({column.name for column in schema.columns if column.required} for schema in _SCHEMAS)
+    return next((schema for schema, needed in zip(_SCHEMAS, required, strict=True) if needed <= names), None)
+
+
+def _named(schema: TableSchema) -> str:
+    return f"{schema.name.removeprefix('auvtool.').replace('_', ' ')} ({schema.name} version {schema.version})"
+
+
 def _describe_rows(rows: Sequence[Row], schema: TableSchema) -> Description:
     described = {
-        "what": f"{schema.name.removeprefix('auvtool.').replace('_', ' ')} ({schema.name} version {schema.version})",
+        "what": _named(schema),
         "rows": str(len(rows)),
     }
     if "case" in rows[0]:
@@ -213,4 +231,13 @@ def _counts(counter: Mapping[str, int]) -> str:
 
 
 def _pairs(options: Mapping[str, object]) -> str:
-    return ", ".join(f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in options.items()) or "-"
+    """Options that are set, with their values; those that are not are left out."""
+    return ", ".join(f"{name} {_value(value)}" for name, value in options.items() if value not in (None, [], {})) or "-"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, Mapping):
+        return f"({_pairs(value)})"
+    if isinstance(value, list):
+        return " ".join(map(_value, value))
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -94,12 +94,17 @@ def _schema_of(path: Path) -> TableSchema:
 
 
 def _difference(one: FeatureHeader, other: FeatureHeader) -> str:
-    differing = [
-        f"{field.name} {getattr(other, field.name)} for {getattr(one, field.name)}"
-        for field in fields(FeatureHeader)
-        if getattr(one, field.name) != getattr(other, field.name)
-    ]
-    return "; ".join(differing)
+    pairs = {field.name: (getattr(one, field.name), getattr(other, field.name)) for field in fields(FeatureHeader)}
+    options, of_other = pairs.pop("options")
+    pairs |= {name: (options.get(name), of_other.get(name)) for name in sorted({*options, *of_other})}
+    differing = {name: (here, there) for name, (here, there) in pairs.items() if here != there}
+    return "; ".join(f"{name} {_shown(there)} for {_shown(here)}" for name, (here, there) in differing.items())
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "none"
+    return " ".join(map(_shown, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _require_equal(file: FeatureFile, other_path: Path, case_id: str) -> None:

@@ -121,7 +121,7 @@ class ScoreOptions:
         if len(chosen) < len(header.channels):
             words.append(f"classes {' '.join(header.channels[channel][1] for channel in chosen)}")
         parts = [
-            f"{header.extractor} {header.prompt} {header.input} {header.extraction_fingerprint[:8]}",
+            header.extraction,
             " ".join(words),
             f"residualised by {' '.join(self.residualise)}" if self.residualise else "",
             "two-sided" if self.two_sided else "",

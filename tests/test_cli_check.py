@@ -60,7 +60,7 @@ def test_warnings_alone_are_exit_0(dirty: Path) -> None:
     done = auvtool("check", dirty, "--ignore", "F")
     assert done.returncode == ExitCode.DONE
     assert codes(done.stdout) == EXPECTED[2:]
-    assert "0 errors, 1 warnings" in done.stderr
+    assert "0 errors, 1 warning\n" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,12 @@ import json
 
 import pytest
 from command_line import auvtool, auvtool_on_terminal
+from features import case_features, random_maps, write_features
 from phantoms import truncate, write_raw_dataset
 from report_inputs import write_keep, write_run, write_scores
 
 from auvtool.errors import ExitCode
+from auvtool.feature_store import FeatureFile
 
 
 @pytest.fixture
@@ -68,6 +70,7 @@ def test_a_bad_case_is_a_row_of_the_failures_and_exit_4(scores, tmp_path):
         (("--case", "nobody"), ExitCode.USAGE, "--case: expected a case of"),
         (("--top", "51"), ExitCode.USAGE, "--top"),
         (("--format", "pdf"), ExitCode.USAGE, "--format"),
+        (("-o", "R.pdf"), ExitCode.USAGE, "-o: expected a file that ends in .html or .md, got R.pdf"),
         (("--features", "none.h5"), ExitCode.INVALID_INPUT, "none.h5: expected a feature file, got no such file"),
         (("--dataset", "none"), ExitCode.INVALID_INPUT, "none: expected a readable folder"),
         (("--keep", "none.csv"), ExitCode.INVALID_INPUT, "none.csv: expected a readable table"),
@@ -76,7 +79,7 @@ def test_a_bad_case_is_a_row_of_the_failures_and_exit_4(scores, tmp_path):
     ],
 )
 def test_what_is_not_there_is_said_in_one_line(arguments, code, said, scores, tmp_path):
-    done = auvtool("report", scores, *arguments, "-o", tmp_path / "R.html")
+    done = auvtool("report", scores, "-o", tmp_path / "R.html", *arguments)
     assert done.returncode == code
     assert said in done.stderr
     assert not (tmp_path / "R.html").exists()
@@ -86,5 +89,22 @@ def test_an_input_is_never_replaced(scores):
     before = scores.read_bytes()
     done = auvtool("report", scores, "-o", scores, "--force")
     assert done.returncode == ExitCode.USAGE
-    assert "expected another file than the inputs" in done.stderr
+    assert "-o: expected a file that ends in .html or .md" in done.stderr
+    assert (
+        "expected another file than those that are read"
+        in auvtool("report", scores, "-o", scores, "--force", "--format", "html").stderr
+    )
     assert scores.read_bytes() == before
+
+
+def test_features_of_another_extraction_are_refused(scores, tmp_path):
+    rows = scores.read_text().splitlines()
+    column = rows[0].split(",").index("method")
+    method = rows[1].split(",")[column]
+    scores.write_text("\n".join(row.replace(method, "litemedsam mask-box mask 0123abcd") for row in rows) + "\n")
+    with FeatureFile(write_features(tmp_path / "F.h5", [case_features("case_0", random_maps(0))])) as file:
+        given = file.header.extraction
+    done = auvtool("report", scores, "--features", tmp_path / "F.h5", "-o", tmp_path / "R.html")
+    assert done.returncode == ExitCode.INVALID_INPUT
+    said = f"expected the features that were scored (litemedsam mask-box mask 0123abcd), got {given}; name their file"
+    assert said in done.stderr

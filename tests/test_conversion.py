@@ -240,6 +240,16 @@ def test_a_folder_of_several_data_sets_is_refused(tmp_path: Path) -> None:
         plan_conversion("msd", tmp_path / "MSD", tmp_path / "Dataset004_Tiny")
 
 
+def test_a_share_of_test_cases_that_nothing_draws_is_refused(tmp_path: Path) -> None:
+    source = downloads.kits23(tmp_path)
+    done = auvtool("convert", "kits23", source, tmp_path / "Dataset220_Tiny", "--split", "none", "--test-share", "0.3")
+    assert done.returncode == ExitCode.USAGE
+    assert done.stderr == (
+        "auvtool: --test-share: expected --split random beside it, got none; add it, or leave this out\n"
+    )
+    assert not (tmp_path / "Dataset220_Tiny").exists()
+
+
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     source = downloads.kits23(tmp_path)
     (source / "dataset/case_00001/imaging.nii.gz").unlink()

@@ -138,6 +138,9 @@ def test_exit_codes(tmp_path: Path) -> None:
     done = auvtool(*arguments)
     assert done.returncode == ExitCode.SOME_CASES_FAILED
     assert "1 of 3 cases failed" in done.stderr
+    # The whole of what was wrong, however narrow a terminal is.
+    failure = read_table(tmp_path / "Dataset002_Dirty" / "failures.csv", FAILURES)[0]
+    assert f"auvtool: {failure['case']}: {failure['error']}\n" in done.stderr
     assert done.stdout == ""
     for extra, code in (((), ExitCode.USAGE), (("--force",), ExitCode.SOME_CASES_FAILED)):
         assert auvtool(*arguments, *extra).returncode == code

@@ -1,5 +1,9 @@
+import errno
+import os
+import select
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -220,6 +224,35 @@ def test_a_failed_command_gives_its_exit_code_and_its_log(tmp_path: Path) -> Non
         command_chain.run_together([step], logs=tmp_path, at_once=1, show=False, say=lambda _: None)
     assert error.value.exit_code == 2
     assert "no-such-command" in (tmp_path / "bad.log").read_text()
+
+
+def test_a_command_ends_with_the_process_that_runs_the_chain_however_that_ends(tmp_path: Path) -> None:
+    scores = tmp_path / "S.csv"
+    os.mkfifo(scores)  # the command waits for its rows, and for as long as it reads there can be a writer
+    program = (
+        "from pathlib import Path\nfrom auvtool.command_chain import Step, run_together\n"
+        f"step = Step('filter', ('filter', {str(scores)!r}, '--ids'), Path({str(tmp_path / 'K.csv')!r}))\n"
+        f"run_together([step], logs=Path({str(tmp_path)!r}), at_once=1, show=False, say=print)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program]) as chain:
+        writer = open_once_it_is_read(scores)
+        chain.kill()
+        chain.wait()
+    gone = select.poll()
+    gone.register(writer, 0)
+    assert [event for _, event in gone.poll(30_000)] == [select.POLLERR]
+    os.close(writer)
+
+
+def open_once_it_is_read(fifo: Path, *, seconds: float = 60.0) -> int:
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO or time.monotonic() > end:  # nobody reads yet
+                raise
+            time.sleep(0.05)
 
 
 def plan_in(folder: Path, *, seed: int = 0) -> DemoPlan:

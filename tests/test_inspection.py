@@ -8,7 +8,7 @@ from auvtool import __version__
 from auvtool.errors import ExitCode, InputError
 from auvtool.extractors.facts import EXTRACTORS
 from auvtool.inspection import describe_file, models, versions
-from auvtool.schema import CORRELATIONS, EXPLANATION, FAILURES, KEEP_LIST, METRICS, SCORES
+from auvtool.schema import CORRELATIONS, EXPLANATION, FAILURES, FINDINGS, KEEP_LIST, METRICS, SCORES
 from auvtool.tables import write_table
 
 
@@ -101,11 +101,26 @@ def test_manifest_tells_the_command_and_its_options(tmp_path):
     assert "not a manifest" in describe_file(path)["made by"]
 
 
+def test_options_read_as_plain_text_and_those_not_set_are_left_out(tmp_path):
+    write_table(ROWS[KEEP_LIST], KEEP_LIST, tmp_path / "K.csv")
+    options = {"extractor": "litemedsam", "model": {"amp": "off", "weights": None}, "classes": ["a", "b"], "plot": None}
+    record = {"auvtool": "0.1.0", "command": "extract", "written": "then", "options": options}
+    (tmp_path / "K.csv.manifest.json").write_text(json.dumps(record))
+    assert describe_file(tmp_path / "K.csv")["with options"] == "extractor litemedsam, model (amp off), classes a b"
+
+
+def test_findings_of_a_clean_data_set_are_a_table_without_rows(tmp_path):
+    write_table([], FINDINGS, tmp_path / "C.csv")
+    described = describe_file(tmp_path / "C.csv")
+    assert described["what"] == f"findings (auvtool.findings version {FINDINGS.version})"
+    assert described["rows"] == "0"
+
+
 def test_other_files_are_refused(tmp_path):
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="got another file"):
         describe_file(tmp_path / "x.csv")
-    with pytest.raises(InputError, match="versions, models"):
+    with pytest.raises(InputError, match="a file, or versions, models, quantifiers"):
         describe_file(tmp_path / "none")
 
 

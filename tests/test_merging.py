@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import phantoms
 import pytest
+from command_line import auvtool
 from feature_shards import HEADER, case_features, write_shard
 
 from auvtool import feature_writer
 from auvtool.case_extraction import ExtractionSettings
 from auvtool.dataset import open_dataset
-from auvtool.errors import InputError
+from auvtool.errors import ExitCode, InputError
 from auvtool.extraction import run_extraction
 from auvtool.extraction_plan import plan_extraction
 from auvtool.feature_store import FeatureFile
@@ -64,6 +65,32 @@ def test_other_options_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"2\.h5: expected features made as those of .*1\.h5, got input mask for raw"):
         merge_features([one, other], tmp_path / "F.h5", force=False)
     assert not (tmp_path / "F.h5").exists()
+
+
+def test_of_the_options_only_those_that_differ_are_named(tmp_path: Path) -> None:
+    one = write_shard(tmp_path / "1.h5", case_features("a"))
+    changed = replace(HEADER, options={**HEADER.options, "max_slices": 3})
+    other = write_shard(tmp_path / "2.h5", case_features("b"), header=changed)
+    with pytest.raises(InputError, match="got max_slices 3 for none; extract both"):
+        merge_features([one, other], tmp_path / "F.h5", force=False)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words", "said"),
+    [
+        (["1.h5"], ["-o", "F.csv"], "expected a file of features to write (-o F.h5), got F.csv"),
+        (["1.h5"], ["-o", "F.h5", "--format", "csv"], "got --format csv; features are no table"),
+        (["1.csv"], ["-o", "F.h5"], "-o: expected a file for a table (-o M.csv), got F.h5"),
+    ],
+)
+def test_an_ending_that_says_another_kind_of_file_is_refused(
+    tmp_path: Path, inputs: list[str], words: list[str], said: str
+) -> None:
+    write_shard(tmp_path / "1.h5", case_features("a"))
+    write_table([{"case": "a", "keep": True}], KEEP_LIST, tmp_path / "1.csv")
+    done = auvtool("merge", *inputs, *words, cwd=tmp_path)
+    assert (done.returncode, said in done.stderr) == (ExitCode.USAGE, True), done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"1.h5", "1.csv"}
 
 
 def test_a_case_twice_must_be_equal(tmp_path: Path) -> None:

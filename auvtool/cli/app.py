@@ -21,6 +21,7 @@ from auvtool.cli.bench import bench
 from auvtool.cli.help_text import Command
 from auvtool.cli.options import with_common_options
 from auvtool.cli.usage_errors import usage_error
+from auvtool.command_chain import end_with_chain
 from auvtool.errors import AuvtoolError, ExitCode, OutputError, one_line
 
 # In the order of a run, with the line that `auvtool --help` shows. Each name is a module of auvtool.cli with a function
@@ -195,6 +196,7 @@ def prepare_process() -> None:
 def main() -> None:
     """Entry point of the console script."""
     prepare_process()
+    end_with_chain()
     if "_AUVTOOL_COMPLETE" in os.environ:
         # What add_completion=True does, without its two options: `auvtool completion` stands for them.
         from typer.completion import completion_init  # type: ignore[attr-defined]  # not in its __all__

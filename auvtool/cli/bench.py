@@ -29,7 +29,7 @@ _SHOWN = ("arm", "ratio", "cases", "dirty left", "dice", "against all", "against
 
 @one_run_at_a_time(lambda options: options["output"])
 def downstream(
-    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="An nnU-Net raw data set with known dirty cases.")],
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="nnU-Net raw data set that corrupt wrote.")],
     *,
     key: Annotated[Path, typer.Option("--key", metavar="KEY", help="Its answer_key.csv: which cases are dirty.")],
     scores: Annotated[
@@ -47,7 +47,7 @@ def downstream(
         str | None,
         typer.Option("--ratios", metavar="Q,Q", help="Shares of the cases to keep; by default that of clean cases."),
     ] = None,
-    seeds: Annotated[str, typer.Option("--seeds", metavar="N,N", help="A training of every arm for each.")] = "0,1,2",
+    seeds: Annotated[str, typer.Option("--seeds", metavar="N,N", help="Train every arm with each.")] = "0,1,2",
     arms: Annotated[
         str | None,
         typer.Option(
@@ -60,7 +60,9 @@ def downstream(
     val_cases: Annotated[
         str | None,
         typer.Option(
-            "--val-cases", help="Clean cases to validate on, ids with commas or a file; default: those of fold 0."
+            "--val-cases",
+            metavar="IDS",
+            help="Clean cases to validate on: ids with commas, or a file; by default those of fold 0.",
         ),
     ] = None,
     train: Annotated[
@@ -82,9 +84,11 @@ def downstream(
     intervals), downstream.md and downstream.svg in DIR.
 
     \b
-      auvtool bench downstream Dataset900_Dirty --key answer_key.csv --scores S.csv -o D --device cuda
-      auvtool bench downstream Dataset900_Dirty --key answer_key.csv --scores auv.csv --scores agreement.csv -o D \\
-        --ratios 0.95,0.9,0.8 --train "-c 2d --epochs 50 --features 16" -j 2
+      auvtool bench downstream Dataset904_Dirty --key Dataset904_Dirty/answer_key.csv --scores S.csv -o D \\
+        --test Dataset004_Hippocampus/imagesTs Dataset004_Hippocampus/labelsTs --device cuda
+      auvtool bench downstream Dataset904_Dirty --key Dataset904_Dirty/answer_key.csv -o D2 \\
+        --scores deviation.csv --scores auv.csv --test imagesTs labelsTs --ratios 0.95,0.9,0.8 \\
+        --train "-c 2d --epochs 50 --features 16" -j 2
     """
     from auvtool.benchmark.downstream import (
         Experiment,
@@ -227,5 +231,8 @@ def _print_results(experiment: "Experiment", results: "Results") -> None:
 
 
 # In the order of the help.
-for _command in (detect, downstream):
-    bench.command(_command.__name__, cls=Command)(with_common_options(_command))
+for _command, _line in (
+    (detect, "See which scores find known faults."),
+    (downstream, "See whether training without dirty cases helps."),
+):
+    bench.command(_command.__name__, cls=Command, short_help=_line)(with_common_options(_command))

@@ -24,14 +24,14 @@ def detect(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to fill.")],
     extractor: Annotated[
         Literal["litemedsam", "litemedsam-random", "identity"],
-        typer.Option("--extractor", help="As in extract; the last two are controls."),
+        typer.Option("--extractor", help="Model that looks at the cases; the last two are controls."),
     ] = "litemedsam",
     image_input: Annotated[
         Literal["raw", "mask"], typer.Option("--input", help="Intensities as they are, or normalised by the label.")
     ] = "raw",
     prompt: Annotated[
         Literal["mask-box", "none"],
-        typer.Option("--prompt", help="As in extract; none: the decoder's own channels, for faults of images."),
+        typer.Option("--prompt", help="Boxes from the label; none: the decoder's own channels."),
     ] = "mask-box",
     cases: Annotated[
         str | None, typer.Option("--only", metavar="IDS", help="Draw from these cases: ids with commas, or a file.")
@@ -41,7 +41,7 @@ def detect(
     kinds: Annotated[
         str | None, typer.Option("--kinds", metavar="A,B", help="Faults to put in; all by default.")
     ] = None,
-    max_slices: Annotated[int | None, typer.Option("--max-slices", min=1, help="As in extract.")] = 4,
+    max_slices: Annotated[int | None, typer.Option("--max-slices", min=1, help="Slices decoded of a case.")] = 4,
     shares: Annotated[
         str,
         typer.Option(
@@ -111,6 +111,7 @@ def detect(
             steps.extract_features(wanted, workplace=workplace, on_case=on_case)
     text = _tables(plan, shares=chosen_shares, draws=draws, search=search)
     print(text, end="")
+    console.info(f"bench detect: tables, pictures and this report are in {output}")
 
 
 def _tables(plan: "DetectPlan", *, shares: list[float], draws: int, search: bool) -> str:

@@ -9,7 +9,17 @@ import typer
 from auvtool import console
 from auvtool.atomic import is_piped
 from auvtool.cli.one_run import one_run_at_a_time
-from auvtool.cli.options import Device, Force, Format, Jobs, MaxMemory, Output, Seed, workplace_of
+from auvtool.cli.options import (
+    Device,
+    Force,
+    Format,
+    Jobs,
+    MaxMemory,
+    Output,
+    Seed,
+    refuse_input_as_output,
+    workplace_of,
+)
 from auvtool.errors import UsageError
 from auvtool.schema import SCORES
 from auvtool.tables import STANDARD_STREAM, check_output, write_table
@@ -73,6 +83,7 @@ def calibrate(
         raise UsageError(f"--prior: expected a share between 0 and 1, got {prior:g}; for example 0.1")
     check_output(output, requested=table_format, force=force)
     kept = _copies_file(copies, features)
+    refuse_input_as_output(output, [features, kept])
 
     from auvtool.calibrating import calibrate as learn
     from auvtool.calibrating import extract_copies, plan_copies, settings_of
@@ -139,6 +150,7 @@ def calibrate(
         return
     write_table(found.rows, SCORES, output, requested=table_format, force=force)
     if not is_piped(output):
+        console.info(f"calibrate: {len(cases)} cases in {output}")
         write_manifest(
             output,
             command="calibrate",

@@ -97,11 +97,15 @@ def check(
         totals = {"cases": len(case_ids), "errors": counts["error"], "warnings": counts["warning"]}
         write_manifest(output, command="check", options=options, inputs=[dataset], counts=totals)
     console.info(
-        f"check: {len(case_ids)} cases of {dataset.absolute().name}: {counts['error']} errors, "
-        f"{counts['warning']} warnings"
+        f"check: {len(case_ids)} cases of {dataset.absolute().name}: {_counted(counts['error'], 'error')}, "
+        f"{_counted(counts['warning'], 'warning')}"
     )
     if counts["error"]:
         raise _errors(dataset, [row for row in found if row["severity"] == "error"])
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _case_ids(opened: "Dataset | Finding") -> list[str]:
@@ -123,10 +127,11 @@ def _print_rows(rows: Iterator[Row], width: int) -> None:
 def _errors(dataset: Path, errors: list[Row]) -> InputError:
     codes = Counter(str(row["code"]) for row in errors)
     shown = ", ".join(f"{code} {n}" for code, n in sorted(codes.items())[:_SHOWN_CODES])
+    shown += ", ..." if len(codes) > _SHOWN_CODES else ""
     cases = {row["case"] for row in errors} - {None}
     return InputError(
         dataset,
         expected="no errors",
-        found=f"{len(errors)} in {len(cases)} cases ({shown}{', ...' if len(codes) > _SHOWN_CODES else ''})",
+        found=f"{len(errors)} in {_counted(len(cases), 'case')} ({shown})",
         cure="correct them, or leave these cases out",
     )

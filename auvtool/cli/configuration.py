@@ -83,9 +83,8 @@ def _read_tables(path: Path, root: Any) -> Mapping[str, Table]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(
-            path, expected="a readable TOML file", found=f"'{one_line(error)}'", cure="check --config"
-        ) from error
+        reason = error.strerror if isinstance(error, OSError) else one_line(error)
+        raise InputError(path, expected="a readable TOML file", found=f"'{reason}'", cure="check --config") from error
     commands = dict(_commands(root.command, root))
     tables: dict[str, Table] = {}
     for name, table in content.items():

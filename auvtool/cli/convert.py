@@ -9,8 +9,8 @@ import typer
 
 from auvtool import console
 from auvtool.cli.one_run import one_run_at_a_time
-from auvtool.cli.options import DryRun, Force, Jobs, MaxMemory, Seed, workplace_of
-from auvtool.errors import CasesFailed
+from auvtool.cli.options import DryRun, Force, Jobs, MaxMemory, Seed, is_typed, workplace_of
+from auvtool.errors import CasesFailed, UsageError
 
 if TYPE_CHECKING:
     from auvtool.conversion import ConversionResult
@@ -43,7 +43,7 @@ def convert(
         ),
     ] = None,
     test_share: Annotated[
-        float, typer.Option("--test-share", metavar="S", help="Share that --split random draws for the test part.")
+        float, typer.Option("--test-share", metavar="S", help="Share of the cases that --split random draws as test.")
     ] = 0.2,
     seed: Seed = 0,
     link: Annotated[
@@ -80,6 +80,10 @@ def convert(
     workplace = workplace_of(context, jobs=jobs, max_memory=max_memory)
     known = next(key for key in CONVERTERS if key == name.value)
     plan = plan_conversion(known, source, folder, split=split, test_share=test_share, seed=seed, link=link, force=force)
+    if plan.split != "random" and is_typed(context, "test_share"):
+        raise UsageError(
+            f"--test-share: expected --split random beside it, got {plan.split}; add it, or leave this out"
+        )
     _say_plan(plan, seed=seed, dry_run=dry_run)
     if dry_run:
         return
@@ -104,7 +108,8 @@ def convert(
     _say_result(plan, result)
     print(folder)
     if result.failures:
-        console.print_table(result.failures, ("case", "step", "error"), to_stderr=True)
+        for row in result.failures:
+            console.error(f"{row['case']}: {row['error']}")
         n_cases = len(result.failures) + result.n_training + result.n_test
         raise CasesFailed(
             f"{len(result.failures)} of {n_cases} cases failed ({folder / 'failures.csv'}); {folder} holds the others; "

@@ -91,7 +91,8 @@ def corrupt(
         )
     _say_result(plan, result)
     if result.failures:
-        console.print_table(result.failures, ("case", "step", "error"), to_stderr=True)
+        for row in result.failures:
+            console.error(f"{row['case']}: {row['error']}")
         raise CasesFailed(
             f"{len(result.failures)} of {len(result.key) + len(result.failures)} cases failed "
             f"({output / 'failures.csv'}); {output} holds the others; correct them and run again with --force"

@@ -227,7 +227,8 @@ def extract(
     if result.n_cases:
         console.info(f"extract: {result.n_cases} cases in {output}")
     if result.failures:
-        console.print_table(result.failures, ("case", "step", "error"), to_stderr=True)
+        for row in result.failures:
+            console.error(f"{row['case']}: {row['error']}")
         written = f"{output} holds the other {result.n_cases}" if result.n_cases else f"{output} is not written"
         raise CasesFailed(
             f"{len(result.failures)} of {result.n_cases + len(result.failures)} cases failed "

@@ -1,7 +1,7 @@
 """`auvtool merge`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -10,7 +10,9 @@ from auvtool.atomic import is_piped, refuse_existing
 from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import Force, Format
 from auvtool.errors import UsageError
-from auvtool.tables import check_output, write_table
+from auvtool.tables import TableFormat, check_output, write_table
+
+_HDF5 = {".h5", ".hdf5"}
 
 
 @one_run_at_a_time(lambda options: options["output"])
@@ -31,9 +33,12 @@ def merge(
       auvtool merge F.*.h5 -o F.h5
       auvtool merge fold*/M.csv -o M.csv
     """
-    if all(path.suffix.lower() not in {".h5", ".hdf5"} for path in files):
+    if all(path.suffix.lower() not in _HDF5 for path in files):
         _merge_tables(files, output, table_format, force=force)
         return
+    if table_format is not None or output.suffix.lower().lstrip(".") in get_args(TableFormat):
+        asked = output if table_format is None else f"--format {table_format}"
+        raise UsageError(f"merge: expected a file of features to write (-o F.h5), got {asked}; features are no table")
     if is_piped(output):
         raise UsageError(f"-o: expected a file, got {output}; HDF5 cannot stream, name a file (-o F.h5)")
     refuse_existing(output, force=force)
@@ -49,9 +54,12 @@ def merge(
 
 def _merge_tables(files: list[Path], output: Path, table_format: str | None, *, force: bool) -> None:
     check_output(output, requested=table_format, force=force)
+    if output.suffix.lower() in _HDF5:
+        raise UsageError(f"-o: expected a file for a table (-o M.csv), got {output}; tables are no features")
 
     from auvtool.merging import merge_tables
 
     rows, schema = merge_tables(files)
     write_table(rows, schema, output, requested=table_format, force=force)
-    console.info(f"merge: {len(rows)} rows ({schema.name}) of {len(files)} files")
+    where = "" if is_piped(output) else f" in {output}"
+    console.info(f"merge: {len(rows)} rows ({schema.name}) of {len(files)} files{where}")

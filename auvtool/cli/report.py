@@ -8,7 +8,7 @@ import typer
 from auvtool import console
 from auvtool.atomic import is_piped, refuse_existing, write_text
 from auvtool.cli.one_run import one_run_at_a_time
-from auvtool.cli.options import Force, Output
+from auvtool.cli.options import Force, Output, refuse_input_as_output
 from auvtool.errors import CasesFailed, UsageError
 from auvtool.failures import failure_row, failures_path, write_failures
 from auvtool.report.page import counted
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from auvtool.report.content import Inputs, Report
 
 _Kind = Literal["html", "md"]
+_ENDINGS = (".html", ".htm", ".md", "")
 _MOST = 50  # cases with slices at each end: more would make the file slow to open
 
 
@@ -75,11 +76,10 @@ def report(
       auvtool report S.csv --case hippocampus_156 --features F.h5 --dataset Dataset004_Hippocampus -o one.html
       auvtool report S.csv --format md >> summary.md
     """
-    readable = output.suffix.lower() == ".md" or console.wants_reading(output, report_format)
-    kind: _Kind = report_format or ("md" if readable else "html")
+    kind = _kind(output, report_format)
     if output != STANDARD_STREAM:
         refuse_existing(output, force=force)
-        _check_inputs_stay(output, [path for path in (scores, features, keep, metrics) if path is not None])
+        refuse_input_as_output(output, [path for path in (scores, features, keep, metrics) if path is not None])
 
     from auvtool.report.content import Inputs
     from auvtool.report.content import report as make_report
@@ -101,14 +101,19 @@ def report(
         if not is_piped(output):
             _write_manifest(inputs, output, made, top=top, case=case, kind=kind)
         n_bytes = len(text.encode())
-        console.info(f"report: {made.page.n_cases} cases, {n_bytes / 1e6:.1f} MB in {output}")
+        size = f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 1e6 else f"{n_bytes / 1e3:.0f} kB"
+        about = "" if case is None else f"{case}, one of "
+        console.info(f"report: {about}{counted(made.page.n_cases, 'case')}, {size} in {output}")
     _report_failures(made, output)
 
 
-def _check_inputs_stay(output: Path, inputs: list[Path]) -> None:
-    for path in inputs:
-        if path.absolute() == output.absolute():
-            raise UsageError(f"-o: expected another file than the inputs, got {output}; name a new one")
+def _kind(output: Path, requested: "_Kind | None") -> "_Kind":
+    suffix = output.suffix.lower()
+    if requested is None and suffix not in _ENDINGS and not is_piped(output):
+        raise UsageError(
+            f"-o: expected a file that ends in .html or .md, got {output}; name such a file, or say which with --format"
+        )
+    return requested or ("md" if suffix == ".md" or console.wants_reading(output, requested) else "html")
 
 
 def _write_manifest(inputs: "Inputs", output: Path, made: "Report", *, top: int, case: str | None, kind: _Kind) -> None:

@@ -3,6 +3,7 @@
 What a file that was not given would have shown is left out, and a note says which option shows it.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ from auvtool.report.slices import MANY, N_PICTURES, N_PICTURES_OF_ONE, SIDES, So
 from auvtool.report.training_curves import read_trainings
 from auvtool.schema import METRICS, SCORES, Row
 from auvtool.tables import STANDARD_STREAM, read_table
+
+# How the method of scores begins that were made of a features file (FeatureHeader.extraction).
+_EXTRACTION = re.compile(r"\S+ \S+ \S+ [0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,8 @@ def report(
         file = None if inputs.features is None else stack.enter_context(FeatureFile(inputs.features))
         features = [] if file is None else read_cases(file)
         if inputs.features is not None:
+            if file is not None:
+                _check_same_features(rows, file.header, inputs.features)
             _check_same_cases(cases, [one.case_id for one in features], inputs.features, "features")
         figures: list[CaseFigure] = []
         failures: list[tuple[str, str]] = []
@@ -189,6 +195,16 @@ def _check_same_cases(cases: Sequence[ScoredCase], ids: Sequence[str], path: Pat
         )
 
 
+def _check_same_features(rows: Sequence[Row], header: FeatureHeader, path: Path) -> None:
+    """Refuse features of another extraction: their evidence is not what the scores were made of."""
+    scored = str(rows[0]["method"]).split(";", 1)[0]
+    given = header.extraction
+    if _EXTRACTION.fullmatch(scored) and scored != given:
+        raise InputError(
+            path, expected=f"the features that were scored ({scored})", found=given, cure="name their file"
+        )
+
+
 def _channel(file: FeatureFile | None) -> int:
     channel = 0 if file is None else file.header.options.get("channel", 0)
     return channel if isinstance(channel, int) else 0
@@ -221,7 +237,7 @@ def _facts(
         "quantifier": str(rows[0]["quantifier"]),
         "method": str(rows[0]["method"]),
         "keep list": _kept(cases) if inputs.keep is not None else "",
-        "extractor": "" if header is None else f"{header.extractor} ({header.extractor_version})",
+        "extractor": "" if header is None else f"{header.extractor}, version {header.extractor_version}",
         "input and prompt": "" if header is None else f"{header.input}, {header.prompt}",
         "scored with": f"auvtool {made['auvtool']}" if "auvtool" in made else "",
         "packages": ", ".join(f"{name} {version}" for name, version in packages.items() if version)
