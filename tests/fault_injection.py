@@ -36,7 +36,7 @@ _VOLATILE = (
     # What a killed run leaves beside a finished output: at most hidden files, and shards that the output holds already.
     ".*",
     ".*/*",
-    "F.h5.parts/*",
+    "*.h5.parts/*",
     "*.b2nd",  # blosc2 does not always pack alike; what is learnt from them is compared
 )
 
@@ -185,6 +185,8 @@ def _read_whole(path: Path) -> bool:
             [file.case(case_id) for case_id in file.case_ids]
     elif path.suffix == ".pth":
         _tensors(path)
+    elif path.suffix == ".png":
+        assert content.endswith(b"IEND\xaeB`\x82")
     elif path.suffix in {".svg", ".html"}:
         assert content.rstrip().endswith((b"</svg>", b"</html>"))
     elif path.suffix == ".b2nd":

@@ -82,6 +82,17 @@ def scenarios(folder: Path, *, n_cases: int, jobs: int = 1, trained: Path | None
         found += [
             Scenario("predict", ("predict", str(trained), str(balls), "-o", "{out}/P"), "P", _maps, _predicted),
             Scenario("train", ("train", str(balls), "-o", "{out}/RUN", "-v", *options), "RUN", _epochs, _epochs_kept),
+            # On a workspace that is there: all of its time is training.
+            Scenario(
+                "train, prepared",
+                (
+                    *("train", str(trained.parent / balls.name), "-o", "{out}/RUN", "-v", *TRAINING),
+                    *("--workspace", str(trained.parent / "nnUNet_workspace")),
+                ),
+                "RUN",
+                _epochs,
+                _epochs_kept,
+            ),
         ]
     return {scenario.name: scenario for scenario in found}
 

@@ -157,6 +157,16 @@ def test_a_full_disk_is_one_line(features, tmp_path):
     _is_one_line(shell, "No space left on device")
 
 
+@pytest.mark.parametrize("command", ["demo", "bench detect"])
+def test_a_folder_that_cannot_be_made_is_one_line(command, tmp_path):
+    dataset = phantoms.write_raw_dataset(tmp_path / "Dataset001_Box", n_cases=4)
+    (tmp_path / "read only").mkdir(mode=0o555)
+    words = [*command.split(), *([dataset, "--extractor", "identity"] if "bench" in command else [])]
+    done = auvtool(*words, "-o", tmp_path / "read only/B", "-q", before=without_root_rights())
+    assert done.returncode == ExitCode.UNEXPECTED
+    _is_one_line(done, "Permission denied'; check the folder and its rights")
+
+
 def test_a_corrupt_features_file_is_one_line(features, tmp_path):
     broken = tmp_path / "broken.h5"
     broken.write_bytes(features.read_bytes()[:1000])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auvtool.atomic import holds_anything, write_text
+from auvtool.atomic import as_output_error, holds_anything, write_text
 from auvtool.benchmark.marker import differing
 from auvtool.case_extraction import CaseOutcome, ExtractionSettings, inputs_digest
 from auvtool.case_features import FeatureHeader
@@ -127,7 +127,8 @@ def claim_folder(plan: DetectPlan) -> None:
         )
     if not plan.folder.parent.is_dir():
         raise UsageError(f"{plan.folder}: expected an existing folder {plan.folder.parent}, got none; create it first")
-    plan.folder.mkdir(exist_ok=True)
+    with as_output_error(plan.folder):
+        plan.folder.mkdir(exist_ok=True)
     write_text(marker, json.dumps(record, indent=1, ensure_ascii=False) + "\n", force=False)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from auvtool.atomic import holds_anything, write_text
+from auvtool.atomic import as_output_error, holds_anything, write_text
 from auvtool.benchmark.downstream_plan import LOSS_OPTIONS, Candidates, Plan, Training, worst_first
 from auvtool.benchmark.marker import differing
 from auvtool.cases import Dataset
@@ -192,11 +192,13 @@ def open_folder(experiment: Experiment, *, force: bool) -> None:
     check_folder(experiment, force=force)
     if marker.is_file() and force:
         shutil.rmtree(folder)
-    folder.mkdir(exist_ok=True)
+    with as_output_error(folder):
+        folder.mkdir(exist_ok=True)
     if not marker.is_file():  # before all else: a folder that holds other files but not this one is not ours
         write_text(marker, json.dumps(record, indent=1, ensure_ascii=False) + "\n", force=False)
-    for name in FOLDERS:
-        (folder / name).mkdir(exist_ok=True)
+    with as_output_error(folder):
+        for name in FOLDERS:
+            (folder / name).mkdir(exist_ok=True)
     write_text(folder / "val_cases.txt", "".join(f"{name}\n" for name in experiment.validation), force=True)
     for training in experiment.plan.trainings:
         keeps = {*training.kept, *experiment.validation}

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from auvtool.atomic import holds_anything, write_text
+from auvtool.atomic import as_output_error, holds_anything, write_text
 from auvtool.command_chain import run_together
 from auvtool.demonstration import findings
 from auvtool.demonstration.commands import ALL_CASES, CLEAN_CASES, RANDOM, DemoPlan, step_groups
@@ -60,10 +60,11 @@ def open_folder(plan: DemoPlan, *, force: bool) -> None:
         raise UsageError(f"{plan.folder}: expected no folder yet, got one that no demo made; name another with -o")
     if not plan.folder.parent.is_dir():
         raise UsageError(f"{plan.folder}: expected an existing folder {plan.folder.parent}, got none; create it first")
-    plan.folder.mkdir(exist_ok=True)
-    if not marker.is_file():  # before all else: a folder that holds other files but not this one is no demo's
-        write_text(marker, json.dumps(options, indent=1) + "\n", force=False)
-    (plan.folder / "logs").mkdir(exist_ok=True)
+    with as_output_error(plan.folder):
+        plan.folder.mkdir(exist_ok=True)
+        if not marker.is_file():  # before all else: a folder that holds other files but not this one is no demo's
+            write_text(marker, json.dumps(options, indent=1) + "\n", force=False)
+        (plan.folder / "logs").mkdir(exist_ok=True)
 
 
 def run(plan: DemoPlan, *, show: bool, say: Callable[[str], None]) -> Findings:

@@ -1,5 +1,6 @@
 """nnU-Net's own fingerprint, plans and preprocessed cases, each made only where it is missing."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -8,7 +9,7 @@ from functools import partial as partial_function
 from pathlib import Path
 from typing import Any
 
-from auvtool.atomic import atomic_path
+from auvtool.atomic import as_output_error, atomic_path, move_into_place
 from auvtool.cases import Case, CaseProblem, Dataset
 from auvtool.errors import InputError, one_line
 from auvtool.json_text import parse_json
@@ -20,6 +21,7 @@ from auvtool.worker_pool import WorkerDied, run_in_workers
 
 DEFAULT_PLANS = "nnUNetPlans"
 _PARTIAL = ".auvtool-"  # begin of the name of a hidden folder, in which cases are preprocessed
+_PROBE_BYTES = 1 << 16
 _CASE_ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")  # the last one completes a case
 
 
@@ -63,6 +65,7 @@ def prepare(
 
     Raises:
         InputError: no case is left, no such plans or configuration, or nnU-Net fails and no case explains it.
+        OutputError: the disk is full, the folder is gone, or the like; no case is left out for that.
     """
     problems = refer_to_dataset(workspace, dataset)
     _remove_half_written(workspace, plans_name)
@@ -171,6 +174,7 @@ def _fingerprint(
     try:
         extractor.run(overwrite_existing=False)
     except Exception as error:
+        require_writable(workspace.dataset_folder)
         raise InputError(
             dataset.folder,
             expected="cases that nnU-Net can read",
@@ -195,7 +199,11 @@ def _plans(workspace: Workspace, plans_name: str, say: Callable[[str], None]) ->
 
         say("nnU-Net: plans")
         n_threads = torch.get_num_threads()
-        ExperimentPlanner(workspace.dataset_name).plan_experiment()
+        try:
+            ExperimentPlanner(workspace.dataset_name).plan_experiment()
+        except OSError:
+            require_writable(workspace.dataset_folder)
+            raise
         torch.set_num_threads(n_threads)
     return read_plans(path)
 
@@ -232,7 +240,10 @@ def _preprocess(
             configuration=configuration,
             dataset_json=nnunet_dataset_json(dataset),
         )
-        return _problems(preprocess, missing, jobs)
+        failed = _problems(preprocess, missing, jobs)
+        if failed:
+            require_writable(Path(partial))
+        return failed
 
 
 def _preprocess_case(
@@ -246,11 +257,23 @@ def _preprocess_case(
         settings.preprocessor_class(verbose=False).run_case_save(
             str(partial / case.case_id), *_files(case), manager, settings, dataset_json
         )
-    except Exception as error:  # whatever nnU-Net stumbles over is that case's fault
+        for ending in _CASE_ENDINGS:
+            move_into_place(partial / f"{case.case_id}{ending}", folder / f"{case.case_id}{ending}")
+    except Exception as error:  # whatever nnU-Net stumbles over is that case's fault, if the disk is not to blame
         return CaseProblem(case.case_id, f"{case.case_id}: nnU-Net cannot preprocess it: {one_line(error)}")
-    for ending in _CASE_ENDINGS:
-        (partial / f"{case.case_id}{ending}").replace(folder / f"{case.case_id}{ending}")
     return None
+
+
+def require_writable(folder: Path) -> None:
+    """Tell a full or vanished disk from a bad case: nnU-Net's writers say of either that a case cannot be done.
+
+    Raises:
+        OutputError: nothing more can be written to `folder`.
+    """
+    with as_output_error(folder), tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(bytes(_PROBE_BYTES))
+        probe.flush()
+        os.fsync(probe.fileno())
 
 
 def _copy_reference(case: Case, folder: Path, file_ending: str) -> None:

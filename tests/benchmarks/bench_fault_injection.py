@@ -33,10 +33,12 @@ from fault_injection import (
 )
 from fault_scenarios import scenarios, train_on_balls
 
-NAMES = ("extract", "score", "filter", "eval", "corrupt", "convert", "bench detect", "predict", "train")
+TRAININGS = ("train", "train, prepared")
+NAMES = ("extract", "score", "filter", "eval", "corrupt", "convert", "bench detect", "predict", *TRAININGS)
 WITH_WORKERS = {"extract", "corrupt", "convert", "bench detect"}
 N = int(os.environ.get("AUVTOOL_FAULTS", "50"))
-N_SLOW = {"predict": max(1, N // 2), "train": max(1, N // 5)}  # a run takes a quarter of a minute
+# A run takes a quarter of a minute.
+N_SLOW = {"predict": max(1, N // 2), "train": max(1, N // 5), "train, prepared": max(1, N // 2)}
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
 
