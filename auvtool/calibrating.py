@@ -109,7 +109,7 @@ def plan_copies(
     """The extraction of corrupt copies of some of the cases of a features file, every fault but the null tests.
 
     Raises:
-        InputError: the data set lacks cases of the features file.
+        InputError: the data set lacks cases of the features file, or there are too few to learn from.
         UsageError: the copies would not compare with the features (another data set, weights or version).
     """
     known = {case.case_id: case for case in dataset.cases}
@@ -125,6 +125,7 @@ def plan_copies(
     cases = choose_cases(extracted, n_cases, seed=seed)
     combinations = fault_combinations([name for name, kind in KINDS.items() if not kind.null_test])
     copies = faulty_copies(cases, combinations, n_copies=min(n_copies, len(combinations)), seed=seed)
+    _require_enough(len(case_ids), len(copies))
     plan = plan_extraction(replace(extracted, cases=copies), settings, output, force=force)
     if plan.header.extraction_fingerprint != header.extraction_fingerprint:
         raise UsageError(
@@ -132,6 +133,16 @@ def plan_copies(
             "or list of classes; extract again, or give --weights"
         )
     return plan
+
+
+def _require_enough(n_cases: int, n_copies: int) -> None:
+    if n_cases < _LEAST_CASES or n_copies < _LEAST_COPIES:
+        raise InputError(
+            "calibrate",
+            expected=f"at least {_LEAST_CASES} cases and {_LEAST_COPIES} copies to learn from",
+            found=f"{n_cases} and {n_copies}",
+            cure="raise --cases or --per-case, or use score --quantifier deviation, which learns nothing",
+        )
 
 
 def extract_copies(
@@ -175,13 +186,7 @@ def calibrate(
     ids = {case.case_id for case in cases}
     parts = [split_copy_id(copy.case_id) for copy in copies]
     usable = [(copy, part) for copy, part in zip(copies, parts, strict=True) if part is not None and part[0] in ids]
-    if len(cases) < _LEAST_CASES or len(usable) < _LEAST_COPIES:
-        raise InputError(
-            "calibrate",
-            expected=f"at least {_LEAST_CASES} cases and {_LEAST_COPIES} copies to learn from",
-            found=f"{len(cases)} and {len(usable)}",
-            cure="use --quantifier deviation, which learns nothing",
-        )
+    _require_enough(len(cases), len(usable))
     evidence = evidence_of([*cases, *(copy for copy, _ in usable)])
     specimens = [Specimen(place, case.case_id) for place, case in enumerate(cases)]
     donors = donors or {}

@@ -16,7 +16,7 @@ from auvtool.cases import Case
 from auvtool.device import torch_device
 from auvtool.errors import AuvtoolError, InputError, OutputError, UsageError, one_line
 from auvtool.failures import failure_row
-from auvtool.manifest import input_digest
+from auvtool.manifest import input_digest, size_and_time
 from auvtool.nnunet_run import load_network, read_json
 from auvtool.schema import Row
 from auvtool.training.captured_output import captured_output
@@ -290,5 +290,4 @@ def _open_output(model: Model, output: Path, cases: Sequence[Case], *, force: bo
 
 def _state(case: Case) -> list[list[int]]:
     """Size and time of each file, whatever it is called: an image may be named by a link."""
-    states = [path.stat() for path in case.images if path.is_file()]
-    return [[state.st_size, state.st_mtime_ns] for state in states]
+    return [list(size_and_time(path)) for path in case.images]

@@ -79,6 +79,8 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(phantoms_with_f
             "expected arms among all, random, good, bad, volume, oracle, clean, duo, duo-rw, duo-en, duo-base, got",
         ),
         (["--train", "--seed 1"], "--train: expected options that are the same for every arm, got --seed"),
+        (["--train", "--epchs 3"], "--epchs: expected an option of auvtool train, got another; is it --epochs"),
+        (["--train", "--epochs none"], "--epochs: expected a whole number, 1 or more, got none"),
         (["--scores", "good.csv"], "expected a file name that no other arm has"),
         (["--val-cases", "phantom_013,nobody"], "--val-cases: expected clean cases of Dataset900_Phantoms, got nobody"),
         (["--test", "imagesTs", "labelsTs"], "imagesTs: expected a folder of clean test cases, got none"),

@@ -168,6 +168,13 @@ def test_another_data_set_is_refused(folder):
     assert not Path("T.csv").exists()
 
 
+def test_too_few_copies_are_said_before_they_are_made(folder):
+    said, code = refused("Dataset900_Balls", "F.h5", "-o", "T.csv", "--cases", 4, "--per-case", 1, "--copies", "T.h5")
+    assert code == ExitCode.INVALID_INPUT
+    assert said.startswith("calibrate: expected at least 6 cases and 12 copies to learn from, got 8 and 4; raise")
+    assert not list(folder.glob("T.*"))
+
+
 def test_other_classes_are_refused(folder):
     record = json.loads(Path("Dataset900_Balls/dataset.json").read_text())
     record["labels"] = {"background": 0, "organ": 1, "another": 2}

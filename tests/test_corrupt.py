@@ -141,7 +141,7 @@ def test_exit_codes(tmp_path: Path) -> None:
     # The whole of what was wrong, however narrow a terminal is.
     failure = read_table(tmp_path / "Dataset002_Dirty" / "failures.csv", FAILURES)[0]
     assert f"auvtool: {failure['case']}: {failure['error']}\n" in done.stderr
-    assert done.stdout == ""
+    assert done.stdout == f"{tmp_path / 'Dataset002_Dirty'}\n"
     for extra, code in (((), ExitCode.USAGE), (("--force",), ExitCode.SOME_CASES_FAILED)):
         assert auvtool(*arguments, *extra).returncode == code
     assert "Traceback" not in done.stderr

@@ -1,7 +1,7 @@
 """`auvtool bench`: experiments on data sets whose dirty cases are known, a command each."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +29,7 @@ _SHOWN = ("arm", "ratio", "cases", "dirty left", "dice", "against all", "against
 
 @one_run_at_a_time(lambda options: options["output"])
 def downstream(
+    context: typer.Context,
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="nnU-Net raw data set that corrupt wrote.")],
     *,
     key: Annotated[Path, typer.Option("--key", metavar="KEY", help="Its answer_key.csv: which cases are dirty.")],
@@ -105,6 +106,7 @@ def downstream(
     from auvtool.tables import read_table
 
     train_options = parse_train_options(train)
+    _check_train_options(context, train_options)
     chosen_seeds, chosen_ratios = _seeds(seeds), _ratios(ratios)
     tables = _scores(scores)
     images, labels = _test_set(dataset, test)
@@ -131,6 +133,13 @@ def downstream(
     results = read_results(experiment)
     write_results(experiment, results, inputs=[dataset, key, *scores])
     _print_results(experiment, results)
+
+
+def _check_train_options(context: typer.Context, words: tuple[str, ...]) -> None:
+    """Have `train` parse its options now, and not when the first arm starts; a wrong one is said as `train` says it."""
+    root = context.find_root()
+    command: Any = root.command
+    command.get_command(root, "train").make_context("train", ["DATASET", "-o", "RUN", *words], parent=root)
 
 
 def _seeds(text: str) -> list[int]:

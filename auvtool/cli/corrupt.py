@@ -45,7 +45,7 @@ def corrupt(
     how, and how badly: the Dice of the label with the clean one, the peak signal-to-noise ratio of the image. A kind
     that changes nothing in a case (two classes exchanged where there is one) gives way to another of the kinds. Cases
     that fail are listed in failures.csv and are not in the new data set (exit 4). The same command goes on after a
-    kill.
+    kill. Prints the new data set's folder.
 
     \b
     Faults of images: gaussian-noise, rician-noise, blur, thick-slices, ghosting, bias-field, spike, motion, gamma,
@@ -90,6 +90,7 @@ def corrupt(
             plan, options=options, workplace=workplace, on_case=on_case, on_worker_died=on_worker_died
         )
     _say_result(plan, result)
+    print(output)
     if result.failures:
         for row in result.failures:
             console.error(f"{row['case']}: {row['error']}")
