@@ -10,8 +10,9 @@ import torch
 from command_line import auvtool
 from model_inputs import model_input
 from model_weights import random_weights
+from typer.testing import CliRunner
 
-from auvtool.cli.extract import extract
+from auvtool.cli.app import app
 from auvtool.dataset_json import SemanticClass
 from auvtool.errors import InputError, UsageError
 from auvtool.extractors import ModelInput, load_extractor
@@ -273,7 +274,7 @@ def test_names_of_public_data_sets_are_known() -> None:
 
 
 def test_real_cts_from_images_to_scores(
-    real_data: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    real_data: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two crops of a TotalSegmentator CT, each one window."""
     monkeypatch.setattr(module, "_WINDOW", (64, 64, 64))
@@ -295,10 +296,13 @@ def test_real_cts_from_images_to_scores(
     )
     prompts, features = tmp_path / "prompts.csv", tmp_path / "F.h5"
     prompts.write_text("class_name,prompt\nbile,gallbladder\n")
-    with pytest.raises(UsageError, match="got none for bile; give a table"):
-        extract(dataset, output=features, extractor="clip-driven", weights=weights)
-    extract(dataset, output=features, extractor="clip-driven", weights=weights, prompts=prompts)
-    assert "non-commercial" in " ".join(capsys.readouterr().err.split())
+    words = ["extract", str(dataset), "-o", str(features), "--extractor", "clip-driven", "--weights", str(weights)]
+    refused = CliRunner().invoke(app, words).exception
+    assert isinstance(refused, UsageError)
+    assert "got none for bile; give a table" in str(refused)
+    done = CliRunner().invoke(app, [*words, "--prompts", str(prompts)])
+    assert done.exit_code == 0, done.exception
+    assert "non-commercial" in " ".join(done.stderr.split())
     assert '"notice": "clip-driven: code and weights' in (tmp_path / "F.h5.manifest.json").read_text()
     with FeatureFile(features) as file:
         assert file.header.prompt == "class-name"

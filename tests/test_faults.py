@@ -170,7 +170,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(command, tmp_path):
 def test_a_corrupt_features_file_is_one_line(features, tmp_path):
     broken = tmp_path / "broken.h5"
     broken.write_bytes(features.read_bytes()[:1000])
-    for path, found in ((broken, "expected an HDF5 file"), (tmp_path / "none.h5", "no such file")):
+    for path, found in ((broken, "expected a feature file (HDF5)"), (tmp_path / "none.h5", "no such file")):
         done = auvtool("score", path)
         assert done.returncode == ExitCode.INVALID_INPUT
         _is_one_line(done, found)

@@ -136,8 +136,8 @@ def _set(name: str, value: object) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_truncate, "expected an HDF5 file"),
-        (lambda path: path.write_text("not HDF5"), "expected an HDF5 file"),
+        (_truncate, r"expected a feature file \(HDF5\)"),
+        (lambda path: path.write_text("not HDF5"), r"expected a feature file \(HDF5\)"),
         (lambda path: path.unlink(), "no such file"),
         (_set("schema", "anndata"), "schema 'anndata'"),
         (_set("schema_version", 99), "version 99"),

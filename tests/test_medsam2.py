@@ -187,10 +187,10 @@ def test_classes_through_the_public_interface(load_medsam2, sam2) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"propagate": True}])
-def test_a_copy_with_another_label_is_not_encoded_again(loaded, monkeypatch, options: dict[str, bool]) -> None:
+def test_a_copy_with_another_label_is_not_encoded_again(load_medsam2, options: dict[str, bool]) -> None:
     image, label = scene()
     n_encoded: list[int] = []
-    extractor = loaded(window=(50.0, 180.0), **options)
+    extractor = load_medsam2(window=(50.0, 180.0), **options)
     extractor.network.vision_encoder.register_forward_hook(lambda m, args, out: n_encoded.append(len(args[0])))
     shifted = model_input(image, np.roll(label, 3, axis=2), (BALL, ROD))
     alone = list(extractor.decode(shifted))

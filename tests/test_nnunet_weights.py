@@ -104,7 +104,7 @@ def test_plans_that_name_no_network_are_refused_and_nothing_is_called(tmp_path, 
 def test_what_is_no_finished_run_is_refused(tmp_path, plain, where):
     if where != ".":
         shutil.copytree(plain, tmp_path, dirs_exist_ok=True)
-    with pytest.raises(InputError, match=r"plans\.json|checkpoint_best\.pth in fold_0"):
+    with pytest.raises(InputError, match=r"plans\.json|checkpoint_best\.pth: expected a results folder"):
         facts(tmp_path / where)
 
 

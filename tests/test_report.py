@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from features import CLASSES, case_features, random_maps, write_features
 from phantoms import truncate, write_raw_dataset
-from report_inputs import score_row, score_rows, write_keep, write_metrics, write_run, write_scores
+from report_inputs import METHOD, score_row, score_rows, write_keep, write_metrics, write_run, write_scores
 
 from auvtool.errors import InputError, UsageError
 from auvtool.report.content import Inputs, meaning, report
@@ -86,7 +86,7 @@ def test_facts_say_what_was_scored_and_how(scores, tmp_path):
     assert facts["classes"] == "2: large, small"
     assert facts["classes in cases"] == "1 absent, 19 ok"
     assert facts["quantifier"] == "deviation"
-    assert facts["method"] == "identity none raw 01234567"
+    assert facts["method"] == METHOD
     assert facts["keep list"] == "9 of 10 cases kept"
     assert "scored with" not in facts  # no manifest beside them
     assert [case.kept for case in page.cases] == [False] + [True] * 9
