@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from auvtool.device import torch_device
+from auvtool.interrupts import kept_from_children
 from auvtool.training.captured_output import captured_output
 from auvtool.training.folds import Fold
 from auvtool.training.recipe import Recipe
@@ -112,5 +113,6 @@ def _train(job: Job, device: "torch.device", on_epoch: Callable[[dict[str, Any]]
             trainer.run_training()
             trainer.write_results()
         if job.validate:
-            trainer.perform_actual_validation()
+            with kept_from_children():  # it has a pool of processes
+                trainer.perform_actual_validation()
     return resumed_at

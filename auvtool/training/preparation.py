@@ -12,6 +12,7 @@ from typing import Any
 from auvtool.atomic import as_output_error, atomic_path, move_into_place
 from auvtool.cases import Case, CaseProblem, Dataset
 from auvtool.errors import InputError, one_line
+from auvtool.interrupts import kept_from_children
 from auvtool.json_text import parse_json
 from auvtool.training.captured_output import captured_output
 from auvtool.training.plans import read_plans
@@ -172,7 +173,8 @@ def _fingerprint(
     if intensity_samples is not None:
         extractor.num_foreground_voxels_for_intensitystats = intensity_samples
     try:
-        extractor.run(overwrite_existing=False)
+        with kept_from_children():  # it has a pool of processes
+            extractor.run(overwrite_existing=False)
     except Exception as error:
         require_writable(workspace.dataset_folder)
         raise InputError(
