@@ -55,3 +55,23 @@ def test_a_second_one_ends_at_once_whatever_the_main_thread_waits_for():
             process.send_signal(signal.SIGINT)
             time.sleep(0.5)
         assert process.wait(timeout=60) == ExitCode.INTERRUPTED
+
+
+STUCK_AFTER_SIGTERM = """
+import threading, time
+from auvtool.cli import app
+app._UNWINDING_S = 0.2
+app.prepare_process()
+print("ready", flush=True)
+try:
+    time.sleep(600)
+finally:
+    threading.Event().wait()
+"""
+
+
+def test_sigterm_ends_what_cannot_be_unwound():
+    with subprocess.Popen([sys.executable, "-c", STUCK_AFTER_SIGTERM], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        assert process.wait(timeout=60) == ExitCode.TERMINATED

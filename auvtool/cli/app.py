@@ -46,6 +46,9 @@ COMMANDS = {
 }
 
 
+_UNWINDING_S = 20.0  # less than the half minute that schedulers give between SIGTERM and SIGKILL
+
+
 class _QuietPipeGroup(TyperGroup):
     """Ends quietly when the reader of stdout has gone (`auvtool score F.h5 | head -1`)."""
 
@@ -124,6 +127,10 @@ app.add_typer(bench, name="bench", short_help="Experiments on data sets with kno
 
 
 def _terminate(signal_number: int, frame: FrameType | None) -> None:
+    # Where SIGTERM reached all processes, a library may wait for a worker that died in the middle of a message.
+    waited_enough = threading.Timer(_UNWINDING_S, os._exit, (ExitCode.TERMINATED,))
+    waited_enough.daemon = True
+    waited_enough.start()
     raise SystemExit(ExitCode.TERMINATED)  # unwinds, so temporary files are removed
 
 
