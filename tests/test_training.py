@@ -16,8 +16,9 @@ from training_phantoms import KEPT, RECIPE, Trained, assert_equal
 
 from auvtool.errors import InputError, UsageError
 from auvtool.nnunet_run import read_checkpoint
+from auvtool.training import trainer as trainer_module
 from auvtool.training.class_table import ClassTable
-from auvtool.training.export import NOISE_KEY, RUN_KEY
+from auvtool.training.export import NOISE_KEY, RUN_KEY, save_checkpoint
 from auvtool.training.recipe import Recipe
 from auvtool.training.session import look_ahead, train
 
@@ -182,6 +183,32 @@ def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(trained):
     for key in resumed["logging"].keys() - {"epoch_start_timestamps", "epoch_end_timestamps"}:
         assert_equal(resumed["logging"][key], straight["logging"][key])
     assert not (fold / "checkpoint_latest.pth").exists()
+
+
+def test_what_is_left_before_the_final_checkpoint_is_whole(trained, monkeypatch):
+    """Stopped as it is about to be written, after the last epoch: the same command ends with the same files."""
+    run = trained.folder / "STOPPED"
+
+    def stop(path, checkpoint):
+        if path.name == "checkpoint_final.pth":
+            raise KeyboardInterrupt
+        save_checkpoint(path, checkpoint)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "save_checkpoint", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(replace(trained.request, run=run))
+    fold = run / trained.fold.name
+    assert not (fold / "checkpoint_final.pth").exists()
+    assert (fold / "training_curves.svg").read_bytes() == (trained.fold / "training_curves.svg").read_bytes()
+    summary = json.loads((fold / "training_summary.json").read_text())
+    assert summary.keys() == json.loads((trained.fold / "training_summary.json").read_text()).keys()
+    rows: list = []
+    outcome = train(replace(trained.request, run=run), on_epoch=rows.append)
+    assert rows == []
+    assert outcome.checkpoint.is_file()
+    assert json.loads((fold / "training_summary.json").read_text()) == summary
+    assert (fold / "training_curves.svg").read_bytes() == (trained.fold / "training_curves.svg").read_bytes()
 
 
 STOCK = """

@@ -111,7 +111,6 @@ def _train(job: Job, device: "torch.device", on_epoch: Callable[[dict[str, Any]]
                 break
         if not (job.folder / FINAL).is_file():
             trainer.run_training()
-            trainer.write_results()
         if job.validate:
             with kept_from_children():  # it has a pool of processes
                 trainer.perform_actual_validation()

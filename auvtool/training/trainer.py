@@ -274,8 +274,13 @@ class AuvTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no types
             self.log.write()
             self.on_epoch(row)
 
-    def write_results(self) -> None:
-        """After the last epoch: log and curves once more, and training_summary.json."""
+    def on_train_end(self) -> None:
+        """The results, then nnU-Net's final checkpoint: where that one stands, a run is complete."""
+        self._write_results()
+        super().on_train_end()
+
+    def _write_results(self) -> None:
+        """Log and curves once more, and training_summary.json."""
         if self.local_rank != 0:
             return
         self.log.write(last=True)
