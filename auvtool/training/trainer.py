@@ -284,8 +284,8 @@ class AuvTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no types
         if self.local_rank != 0:
             return
         self.log.write(last=True)
-        if not self._seconds:  # all epochs were done before: what they cost was known then
-            return
+        if not self._seconds and (self.fold_folder / SUMMARY_NAME).is_file():
+            return  # all epochs were done before: what they cost was known then
         summary = training_summary(
             bare_network(self.network),
             self.noise_levels,
