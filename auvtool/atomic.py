@@ -6,12 +6,14 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from auvtool.errors import OutputError, UsageError, one_line
 
+_PROBE_BYTES = 1 << 16
 _OPEN_FILE = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/(self|\d+)/fd/\d+")
 
 
@@ -165,6 +167,18 @@ def as_output_error(path: Path | str) -> Iterator[None]:
         cure = "free some space or name another folder" if is_full else "check the folder and its rights"
         reason = error.strerror or one_line(error)
         raise OutputError(f"{path}: expected to be able to write here, got '{reason}'; {cure}") from error
+
+
+def require_writable(folder: Path) -> None:
+    """Tell a full or vanished disk from other errors, where a library's writer says of either that it failed.
+
+    Raises:
+        OutputError: nothing more can be written to `folder`.
+    """
+    with as_output_error(folder), tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(bytes(_PROBE_BYTES))
+        probe.flush()
+        os.fsync(probe.fileno())
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -1,13 +1,15 @@
 """A disk that takes no more while nnU-Net prepares a training: said as such, and no case is left out for it."""
 
 import resource
+import subprocess
+import sys
 
 import pytest
 from command_line import auvtool
 from training_phantoms import write_balls
 
+from auvtool.atomic import require_writable
 from auvtool.errors import ExitCode, OutputError
-from auvtool.training.preparation import require_writable
 
 TINY = ("--epochs", "1", "--iterations", "1", "--val-iterations", "1", "--batch-size", "2", "--features", "4")
 FILE_BYTES = 50_000  # more than nnU-Net's plans, less than a preprocessed case
@@ -39,3 +41,27 @@ def test_a_folder_that_is_gone_is_no_fault_of_a_case(tmp_path):
     assert not any(tmp_path.iterdir())
     with pytest.raises(OutputError, match="gone"):
         require_writable(tmp_path / "gone")
+
+
+SAVES = """
+import sys, torch
+from pathlib import Path
+from auvtool.errors import OutputError
+from auvtool.training.export import save_checkpoint
+try:
+    save_checkpoint(Path(sys.argv[1]), {f"w{size}": torch.ones(size) for size in range(7000, 9000, 37)})
+except OutputError as error:
+    print(error)
+"""
+
+
+def test_a_checkpoint_that_the_disk_does_not_take_is_said(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", SAVES, tmp_path / "c.pth"],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=limited,
+    )
+    assert done.stdout.strip().endswith("free some space or name another folder"), done.stderr
+    assert not any(tmp_path.iterdir())

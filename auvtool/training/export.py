@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from auvtool.atomic import atomic_path
+from auvtool.atomic import atomic_path, require_writable
 
 # What `nnUNetv2_predict` looks the network's builder up by: its own trainer, which every nnU-Net has.
 STOCK_TRAINER = "nnUNetTrainer"
@@ -21,9 +21,12 @@ def save_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
     Raises:
         OutputError: the disk is full, the folder is read-only, or the like.
     """
-    # To a file that Python opened: what fails to be written there is an OSError, not the archive's RuntimeError.
     with atomic_path(path, force=True) as temporary, temporary.open("wb") as file:
-        torch.save(plain(dict(checkpoint)), file)
+        try:
+            torch.save(plain(dict(checkpoint)), file)
+        except RuntimeError:  # of the archive, in which the disk's own error is lost
+            require_writable(path.parent)
+            raise
 
 
 def plain(value: Any) -> Any:

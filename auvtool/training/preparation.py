@@ -1,6 +1,5 @@
 """nnU-Net's own fingerprint, plans and preprocessed cases, each made only where it is missing."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -9,7 +8,7 @@ from functools import partial as partial_function
 from pathlib import Path
 from typing import Any
 
-from auvtool.atomic import as_output_error, atomic_path, move_into_place
+from auvtool.atomic import atomic_path, move_into_place, require_writable
 from auvtool.cases import Case, CaseProblem, Dataset
 from auvtool.errors import InputError, one_line
 from auvtool.interrupts import kept_from_children
@@ -22,7 +21,6 @@ from auvtool.worker_pool import WorkerDied, run_in_workers
 
 DEFAULT_PLANS = "nnUNetPlans"
 _PARTIAL = ".auvtool-"  # begin of the name of a hidden folder, in which cases are preprocessed
-_PROBE_BYTES = 1 << 16
 _CASE_ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")  # the last one completes a case
 
 
@@ -264,18 +262,6 @@ def _preprocess_case(
     except Exception as error:  # whatever nnU-Net stumbles over is that case's fault, if the disk is not to blame
         return CaseProblem(case.case_id, f"{case.case_id}: nnU-Net cannot preprocess it: {one_line(error)}")
     return None
-
-
-def require_writable(folder: Path) -> None:
-    """Tell a full or vanished disk from a bad case: nnU-Net's writers say of either that a case cannot be done.
-
-    Raises:
-        OutputError: nothing more can be written to `folder`.
-    """
-    with as_output_error(folder), tempfile.TemporaryFile(dir=folder) as probe:
-        probe.write(bytes(_PROBE_BYTES))
-        probe.flush()
-        os.fsync(probe.fileno())
 
 
 def _copy_reference(case: Case, folder: Path, file_ending: str) -> None:
