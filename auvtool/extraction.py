@@ -15,7 +15,7 @@ from auvtool.cases import Case
 from auvtool.errors import InputError
 from auvtool.extraction_plan import ExtractionPlan, check_space
 from auvtool.failures import failure_row, failures_path, write_failures
-from auvtool.feature_writer import assemble, require_folder
+from auvtool.feature_writer import assemble, require_shards
 from auvtool.schema import Row
 from auvtool.worker_pool import WorkerDied
 from auvtool.workplace import HERE, Workplace
@@ -75,11 +75,11 @@ def run_extraction(
     except BaseException:
         _remove_if_empty(plan.parts)  # a model that cannot be loaded, or a cluster not reached, leaves no trace
         raise
-    require_folder(plan.parts)
     failed = {row["case"] for row in failures}
     sources = {
         case.case_id: shard_path(plan.parts, case.case_id) for case in plan.dataset.cases if case.case_id not in failed
     }
+    require_shards(sources.values())
     failures.sort(key=lambda row: str(row["case"]))
     write_failures(failures, failures_path(plan.output))
     result = ExtractionResult(len(sources), len(plan.finished), tuple(failures))

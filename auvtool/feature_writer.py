@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -95,6 +95,16 @@ def require_folder(folder: Path) -> None:
         raise OutputError(
             f"{folder}: expected the folder of finished cases, got 'No such file or directory'; it was removed: "
             "run the command again"
+        )
+
+
+def require_shards(paths: Collection[Path]) -> None:
+    """Raise OutputError if finished cases of this run were removed under it."""
+    removed = [path for path in paths if not path.is_file()]
+    if removed:
+        raise OutputError(
+            f"{removed[0]}: expected a finished case, got 'No such file or directory'; {len(removed)} of {len(paths)} "
+            "were removed: run the command again"
         )
 
 

@@ -1,7 +1,6 @@
 """Nothing lost, nothing half-written: some faults of each kind (tests/benchmarks/bench_fault_injection.py has more)."""
 
 import os
-import shutil
 import signal
 from pathlib import Path
 
@@ -91,13 +90,30 @@ def met_in_its_work(scenario, trial):
 
 
 def test_a_folder_that_vanishes_is_said(long, tmp_path):
-    process = met_in_its_work(long, tmp_path / "trial")
-    shutil.rmtree(tmp_path / "trial", ignore_errors=True)
-    assert process.wait(timeout=120) == ExitCode.UNEXPECTED
-    stderr = stderr_of(tmp_path / "trial")
-    assert "No such file or directory" in stderr.splitlines()[-1]
-    assert "Traceback" not in stderr
+    trial = tmp_path / "trial"
+    process = met_in_its_work(long, trial)
+    trial.rename(tmp_path / "gone")  # at once; what is removed file by file is being filled again meanwhile
+    assert process.wait(timeout=120) == ExitCode.UNEXPECTED, stderr_of(trial)
+    assert "No such file or directory" in stderr_of(trial).splitlines()[-1]
+    assert "Traceback" not in stderr_of(trial)
     assert group_is_gone(process.pid)
+
+
+def test_a_finished_case_that_vanishes_is_said_and_made_again(long, tmp_path):
+    trial = tmp_path / "trial"
+    process = met_in_its_work(long, trial)
+    finished = min(trial.glob("F.h5.parts/case_*.h5"))
+    finished.unlink()
+    assert process.wait(timeout=120) == ExitCode.UNEXPECTED, stderr_of(trial)
+    assert stderr_of(trial).splitlines()[-1] == (
+        f"auvtool: {finished}: expected a finished case, got 'No such file or directory'; 1 of 40 were removed: "
+        "run the command again"
+    )
+    assert not (trial / long.result).exists()
+    again = start(long.command(trial), trial)
+    assert again.wait(timeout=120) == ExitCode.DONE, stderr_of(trial)
+    assert long.said(stderr_of(trial)) == 39
+    assert digests(trial).keys() == {"F.h5"}
 
 
 @pytest.mark.parametrize("to_all", [False, True])
