@@ -42,7 +42,7 @@ _IDLE_IN_COMPARISON = {
 }
 
 
-@one_run_at_a_time(lambda options: options["output"])
+@one_run_at_a_time(lambda options: options["output"], lambda options: options["means"])
 def eval(
     context: typer.Context,
     predictions: Annotated[
