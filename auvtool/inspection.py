@@ -20,7 +20,7 @@ from auvtool.experiment_schema import (
 )
 from auvtool.extractors.facts import EXTRACTORS
 from auvtool.feature_store import FeatureFile
-from auvtool.json_text import parse_json
+from auvtool.json_text import json_text_of, parse_json
 from auvtool.manifest import manifest_path
 from auvtool.schema import (
     CLASS_PROMPTS,
@@ -215,7 +215,7 @@ def _class_means(rows: Sequence[Row], metric: str) -> str:
 def _made_by(manifest: Path) -> Description:
     """From the manifest beside a file, if there is one."""
     try:
-        record = parse_json(manifest.read_text(encoding="utf-8"))
+        record = parse_json(json_text_of(manifest))
         return {
             "made by": f"auvtool {record['auvtool']} {record['command']}, {record['written']}",
             "with options": _pairs(record["options"]),

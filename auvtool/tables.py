@@ -284,12 +284,30 @@ def _read_parquet(content: bytes, schema: TableSchema, where: str) -> list[dict[
         sizes = [file.metadata.row_group(number).total_byte_size for number in range(file.metadata.num_row_groups)]
         # A file of few bytes may repeat a value as often as it likes.
         require_table_size(where, max(sum(sizes), file.metadata.num_rows * _PARQUET_ROW_BYTES))
-        names = [name for name in file.schema_arrow.names if name in schema.column_names()]
-        return list(file.read(columns=names, use_threads=False).to_pylist())
+        fields = [field for field in file.schema_arrow if field.name in schema.column_names()]
+        texts = [
+            field.name for field in fields if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        ]
+        # A text that stands in many rows is held once, until all of them were weighed.
+        file = parquet.ParquetFile(io.BytesIO(content), read_dictionary=texts)
+        table = file.read(columns=[field.name for field in fields], use_threads=False)
+        require_table_size(where, sum(map(_text_bytes, table.columns)))
+        return list(table.to_pylist())
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
         raise InputError(
             where, expected=f"a table ({schema.name})", found=f"'{one_line(error)[:160]}'", cure="check the file"
         ) from error
+
+
+def _text_bytes(column: Any) -> int:
+    """Bytes of all texts of a column that holds each different one once; of any other column 0."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    if not pa.types.is_dictionary(column.type):
+        return 0
+    lengths = (compute.binary_length(chunk.dictionary).take(chunk.indices) for chunk in column.chunks)
+    return sum(compute.sum(of_chunk).as_py() or 0 for of_chunk in lengths)
 
 
 def _pyarrow() -> Any:  # pyarrow ships no type information
