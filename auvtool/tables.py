@@ -21,9 +21,10 @@ STANDARD_STREAM = Path("-")
 # A longer line has no table: the largest cells are errors of a case, of some hundred characters.
 _MOST_LINE_BYTES = 2**20
 _PARQUET_ROW_BYTES = 100  # at least, once it is a row of Python values
-# What a spreadsheet takes for a formula when a text begins with it, and takes a leading ' away from.
-_FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠].", re.DOTALL)
-_QUOTED_FORMULA = re.compile("'+[=+\\-@\t\r\n＝＋－＠].", re.DOTALL)
+# Where a spreadsheet sees a formula begin: with a semicolon between its columns, as in most of Europe, also within a text.
+_CELL_BEGINS, _FORMULA_BEGINS = "(^[ \"]*|[;,\t\r\n]\"*)", "('*)(?=[=+\\-@\t\r\n＝＋－＠].)"
+_FORMULA = re.compile(_CELL_BEGINS + _FORMULA_BEGINS, re.DOTALL)
+_QUOTED_FORMULA = re.compile(_CELL_BEGINS + "'" + _FORMULA_BEGINS, re.DOTALL)
 
 
 def table_format(path: Path, requested: str | None) -> TableFormat:
@@ -94,7 +95,7 @@ def stream_table(rows: Iterable[Row], schema: TableSchema, *, requested: str | N
 def render(rows: Iterable[Row], schema: TableSchema, kind: TableFormat) -> str:
     """`rows` as the text of a csv, tsv, json or jsonl file.
 
-    In csv and tsv a text that a spreadsheet would take for a formula begins with ', which `read_table` takes away.
+    In csv and tsv what a spreadsheet would take for a formula in a text has a ' before it, which `read_table` takes away.
     """
     names = schema.column_names()
     records = [{name: row.get(name) for name in names} for row in rows]
@@ -246,14 +247,13 @@ def _convert(value: object, column: Column) -> Cell:
 
 
 def _to_cell(value: Cell) -> str:
-    """As csv and tsv hold a value: a text that looks like a formula to a spreadsheet has a ' before it."""
-    text = _to_text(value)
-    return f"'{text}" if isinstance(value, str) and _FORMULA.match(text) else text
+    """As csv and tsv hold a value: what looks like a formula to a spreadsheet has a ' before it."""
+    return _FORMULA.sub(r"\1'\2", value) if isinstance(value, str) else _to_text(value)
 
 
 def _from_cell(value: object) -> object:
     """The inverse of `_to_cell`; a ' before anything else is the user's own."""
-    return value[1:] if isinstance(value, str) and _QUOTED_FORMULA.match(value) else value
+    return _QUOTED_FORMULA.sub(r"\1\2", value) if isinstance(value, str) else value
 
 
 def _to_text(value: Cell) -> str:
