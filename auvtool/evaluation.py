@@ -14,7 +14,7 @@ from auvtool.evaluation_pairs import Comparison, Pair
 from auvtool.failures import failure_row
 from auvtool.label_stream import label_blocks, read_label_grid
 from auvtool.metrics import Confusion, Overlap, PairCounts, confusion_matrix, overlap
-from auvtool.schema import ALL_CLASSES, Row
+from auvtool.schema import ALL_CLASSES, Row, class_label
 from auvtool.surface_distances import NO_SURFACES, SurfaceAgreement, SurfaceMeasures, surface_agreement
 from auvtool.volume import whole_numbers
 from auvtool.volume_file import FileGrid, FileVolume, read_volume_file, spacing_of
@@ -245,7 +245,7 @@ def class_means(evaluation: Evaluation) -> list[Row]:
             "n_false_alarm": statuses.count("false_alarm"),
             "n_missed": statuses.count("missed"),
         }
-        rows.append({"class": item.name, **of_classes[-1], **counts})
+        rows.append({"class": class_label(item.name), **of_classes[-1], **counts})
     sums = {name: sum(int(str(row[name])) for row in rows) for name in counts}
     return [*rows, {"class": ALL_CLASSES, **_means(of_classes), **sums}]
 

@@ -21,8 +21,9 @@ STANDARD_STREAM = Path("-")
 # A longer line has no table: the largest cells are errors of a case, of some hundred characters.
 _MOST_LINE_BYTES = 2**20
 _PARQUET_ROW_BYTES = 100  # at least, once it is a row of Python values
-# Where a spreadsheet sees a formula begin: with a semicolon between its columns, as in most of Europe, also within a text.
-_CELL_BEGINS, _FORMULA_BEGINS = "(^[ \"]*|[;,\t\r\n]\"*)", "('*)(?=[=+\\-@\t\r\n＝＋－＠].)"
+# Where a spreadsheet sees a formula begin: within a text too, if its columns have semicolons between them (as in most
+# of Europe).
+_CELL_BEGINS, _FORMULA_BEGINS = '(^[ "]*|[;,\t\r\n]"*)', "('*)(?=[=+\\-@\t\r\n＝＋－＠].)"
 _FORMULA = re.compile(_CELL_BEGINS + _FORMULA_BEGINS, re.DOTALL)
 _QUOTED_FORMULA = re.compile(_CELL_BEGINS + "'" + _FORMULA_BEGINS, re.DOTALL)
 
@@ -95,7 +96,7 @@ def stream_table(rows: Iterable[Row], schema: TableSchema, *, requested: str | N
 def render(rows: Iterable[Row], schema: TableSchema, kind: TableFormat) -> str:
     """`rows` as the text of a csv, tsv, json or jsonl file.
 
-    In csv and tsv what a spreadsheet would take for a formula in a text has a ' before it, which `read_table` takes away.
+    In csv and tsv what a spreadsheet takes for a formula in a text has a ' before it, which `read_table` takes away.
     """
     names = schema.column_names()
     records = [{name: row.get(name) for name in names} for row in rows]

@@ -38,6 +38,9 @@ HOSTILE = {
     "\x1b[2Jescape": "hidden characters",
     "right\u202eto left": "hidden characters",
     "half \ud800": "hidden characters",
+    "case\u200b": "hidden characters",
+    "ca\xadse": "hidden characters",
+    "case\U000e0041": "hidden characters",
     "n" * 300: "more than 180 bytes",
     "é" * 91: "more than 180 bytes",
 }
