@@ -9,6 +9,7 @@ from typing import Any
 
 import h5py
 
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MOST_ATTRIBUTE_BYTES = 2**20
 _MOST_DEPTH = 2  # groups below the group of a case
 

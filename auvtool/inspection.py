@@ -20,6 +20,7 @@ from auvtool.experiment_schema import (
 )
 from auvtool.extractors.facts import EXTRACTORS
 from auvtool.feature_store import FeatureFile
+from auvtool.hdf5_objects import HDF5_SIGNATURE
 from auvtool.json_text import json_text_of, parse_json
 from auvtool.manifest import manifest_path
 from auvtool.schema import (
@@ -71,7 +72,6 @@ _SCHEMAS = tuple(
     )
 )
 _OPTIONS = {"class_prompts": "prompts"}  # of the models, where the option has another name
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def models() -> dict[str, Description]:
@@ -112,7 +112,7 @@ def describe_file(path: Path) -> Description:
     """
     try:
         with path.open("rb") as file:
-            start = file.read(len(_HDF5_SIGNATURE))
+            start = file.read(len(HDF5_SIGNATURE))
     except OSError as error:
         raise InputError(
             path,
@@ -120,7 +120,7 @@ def describe_file(path: Path) -> Description:
             found=f"'{error.strerror}'",
             cure="check the name",
         ) from error
-    described = _describe_features(path) if start == _HDF5_SIGNATURE else _describe_table(path)
+    described = _describe_features(path) if start == HDF5_SIGNATURE else _describe_table(path)
     return described | _made_by(manifest_path(path))
 
 
