@@ -100,6 +100,15 @@ def test_hostile_ids_are_cases_that_cannot_be_used(tmp_path):
         assert problem.case_id == visible(problem.case_id)
 
 
+def test_ids_that_are_one_file_elsewhere(tmp_path):
+    names = ["Case", "case", "caf\u00e9", "cafe\u0301", "cases"]
+    dataset = open_dataset(mapped(tmp_path / "d", names))
+    assert [case.case_id for case in dataset.cases] == ["Case", "caf\u00e9", "cases"]
+    assert [problem.case_id for problem in dataset.problems] == ["cafe\u0301", "case"]
+    assert r"got 'cafe\u0301' beside 'caf\xe9'" in dataset.problems[0].error
+    assert "got 'case' beside 'Case'" in dataset.problems[1].error
+
+
 def everything(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
