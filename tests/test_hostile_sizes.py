@@ -16,9 +16,12 @@ import pytest
 from phantoms import edit_dataset_json, write_raw_dataset
 from reader_targets import TARGETS
 
+from auvtool.converters.totalsegmentator import find_cases
 from auvtool.dataset import open_dataset
 from auvtool.dataset_json import read_dataset_json
 from auvtool.errors import InputError, UsageError
+from auvtool.extractors.facts import EXTRACTORS
+from auvtool.extractors.weights import find_weights
 from auvtool.file_limits import require_table_size, require_volume_size
 from auvtool.keep_list import KeepList
 from auvtool.split_fold import filtered_fold
@@ -239,6 +242,23 @@ def test_json_without_end(name, tmp_path):
     os.mkfifo(path)
     with pytest.raises(InputError, match="no file but a pipe or a device"):
         read(path)
+
+
+def test_a_table_of_a_download_without_end(tmp_path):
+    masks = tmp_path / "s0000" / "segmentations"
+    masks.mkdir(parents=True)
+    for path in (masks / "liver.nii.gz", tmp_path / "s0000" / "ct.nii.gz"):
+        path.touch()
+    with (tmp_path / "meta.csv").open("wb") as file:
+        file.truncate(100 * 2**30)
+    with pytest.raises(InputError, match="a table of at most 1 GiB in memory, got 100 GiB"):
+        find_cases(tmp_path)
+
+
+def test_weights_in_a_pipe_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "w.pth")
+    with pytest.raises(InputError, match="expected a weights file, got a pipe or a device"):
+        find_weights(EXTRACTORS["anatomix"], tmp_path / "w.pth")
 
 
 def test_labels_without_end(tmp_path):
