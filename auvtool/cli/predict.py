@@ -80,10 +80,11 @@ def predict(
 
     from auvtool.failures import failure_row, failures_path, write_failures
     from auvtool.nnunet_run import find_checkpoints
-    from auvtool.prediction import is_predicted, load_model, nnunet_process
+    from auvtool.prediction import is_predicted, load_model, nnunet_process, require_own_folder
     from auvtool.prediction import predict as run_prediction
     from auvtool.prediction_images import find_images
 
+    require_own_folder(output)
     case_ids = parse_case_ids(cases, "--cases")
     checkpoints = find_checkpoints(run, name=checkpoint, folds=folds.split(",") if folds else None)
     with nnunet_process(threads):
