@@ -191,12 +191,13 @@ def _describe_rows(rows: Sequence[Row], schema: TableSchema) -> Description:
         described["classes in cases"] = _counts(
             Counter(str(row["status"]) for row in rows if row["class_id"] is not None)
         )
-    if "dice" in rows[0]:
+    if "class_name" in rows[0] and "dice" in rows[0]:
         described |= {f"mean {metric}": _class_means(rows, metric) for metric in ("dice", "iou")}
     if "severity" in rows[0]:
         described["findings"] = _counts(Counter(str(row["severity"]) for row in rows))
-    if "keep" in rows[0]:
-        described["kept"] = str(sum(bool(row["keep"]) for row in rows))
+    for name, means in (("keep", "kept"), ("dirty", "dirty")):
+        if name in rows[0]:
+            described[means] = str(sum(bool(row[name]) for row in rows))
     return described
 
 

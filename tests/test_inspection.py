@@ -6,6 +6,7 @@ from features import case_features, random_maps, write_features
 
 from auvtool import __version__
 from auvtool.errors import ExitCode, InputError
+from auvtool.experiment_schema import ANSWER_KEY
 from auvtool.extractors.facts import EXTRACTORS
 from auvtool.inspection import describe_file, models, versions
 from auvtool.schema import CORRELATIONS, EXPLANATION, FAILURES, FINDINGS, KEEP_LIST, METRICS, SCORES
@@ -48,6 +49,7 @@ ROWS = {
     METRICS: [{"case": "a", "class_id": 1, "class_name": "liver", "status": "missed", "dice": 0.0}],
     KEEP_LIST: [{"case": "a", "keep": True}, {"case": "b", "keep": False}],
     FAILURES: [{"case": "a", "step": "extract", "error": "no"}],
+    ANSWER_KEY: [{"case": "a", "dirty": True, "kind": "blur", "dice": 1.0}, {"case": "b", "dirty": False, "dice": 1.0}],
 }
 
 
@@ -61,6 +63,8 @@ def test_tables_are_told_by_their_columns(tmp_path, schema, kind):
     assert found["rows"] == str(len(ROWS[schema]))
     if schema is KEEP_LIST:
         assert (found["cases"], found["kept"]) == ("2", "1")
+    if schema is ANSWER_KEY:
+        assert (found["cases"], found["dirty"]) == ("2", "1")
     if schema is METRICS:
         assert found["classes in cases"] == "1 missed"
         assert found["mean dice"] == "liver 0.0000, all 0.0000"

@@ -102,7 +102,8 @@ def filter(
         raise UsageError("--fold: expected --append-fold beside it, got none; name the split file")
     if (new_dataset is None) != (dataset is None) or (by_reference and new_dataset is None):
         raise UsageError("--new-dataset: expected --new-dataset DIR --dataset SRC together, got a part; add the other")
-    check_output(output, requested=table_format, force=force)
+    # Ids are no table: they may have any ending.
+    check_output(output, requested=table_format or "csv" if ids else table_format, force=force)
     refuse_input_as_output(output, [scores] if splits is None else [scores, splits])
     if plot is not None:
         check_plot_option(plot, output, force=force)

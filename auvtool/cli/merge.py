@@ -8,7 +8,7 @@ import typer
 from auvtool import console
 from auvtool.atomic import is_piped, refuse_existing
 from auvtool.cli.one_run import one_run_at_a_time
-from auvtool.cli.options import Force, Format
+from auvtool.cli.options import Force, Format, refuse_input_as_output
 from auvtool.errors import UsageError
 from auvtool.tables import TableFormat, check_output, write_table
 
@@ -42,6 +42,7 @@ def merge(
     if is_piped(output):
         raise UsageError(f"-o: expected a file, got {output}; HDF5 cannot stream, name a file (-o F.h5)")
     refuse_existing(output, force=force)
+    refuse_input_as_output(output, files)
 
     from auvtool.manifest import write_manifest
     from auvtool.merging import merge_features
@@ -53,9 +54,10 @@ def merge(
 
 
 def _merge_tables(files: list[Path], output: Path, table_format: str | None, *, force: bool) -> None:
-    check_output(output, requested=table_format, force=force)
     if output.suffix.lower() in _HDF5:
         raise UsageError(f"-o: expected a file for a table (-o M.csv), got {output}; tables are no features")
+    check_output(output, requested=table_format, force=force)
+    refuse_input_as_output(output, files)
 
     from auvtool.merging import merge_tables
 
