@@ -123,7 +123,8 @@ def predict(
     write_failures(failures, beside)
     print(output)
     for row in failures:
-        console.error(f"{row['case']}: {row['error']}")
+        said = str(row["error"]).removeprefix(f"{row['case']}: ")  # of a file, the error names it too
+        console.error(f"{row['case']}: {said}")
     if failures:
         n_cases = len(found) + len(problems)
         raise CasesFailed(f"{len(failures)} of {n_cases} cases could not be predicted; see {beside}")
