@@ -66,13 +66,19 @@ def test_wrong_usage_is_exit_2_and_prints_nothing_on_stdout(arguments):
         (("score",), "F.h5: expected a value, got none; see auvtool score --help"),
         (
             ("eval", "--compare", "A.csv"),
-            "--compare: option '--compare' requires 2 arguments; see auvtool COMMAND --help",
+            "--compare: expected 2 values, got less; see auvtool COMMAND --help",
         ),
         (
             ("score", "--of-f"),
             "--of-f: expected an option of auvtool score, got another; is it --of? see auvtool score --help",
         ),
-        (("extrac",), "no such command 'extrac'. Did you mean 'extract'?; see auvtool --help"),
+        (("check", "D", "-o"), "-o: expected a value, got none; see auvtool COMMAND --help"),
+        (("extrac",), "extrac: expected a command of auvtool, got another; is it extract? see auvtool --help"),
+        (
+            ("eval", "P", "L", "Q"),
+            "Q: expected no more arguments of auvtool eval, got these too; see auvtool eval --help",
+        ),
+        (("bench", "x"), "x: expected a command of auvtool bench, got another; see auvtool bench --help"),
     ],
 )
 def test_wrong_usage_is_one_line(words, said):

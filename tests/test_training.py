@@ -139,7 +139,7 @@ def test_the_same_request_again_does_nothing(trained):
 def test_other_options_are_refused_and_named(trained):
     with pytest.raises(UsageError, match=r"alpha 0\.5 \(now 0\.25\)"):
         train(replace(trained.request, recipe=replace(RECIPE, alpha=0.25)))
-    with pytest.raises(UsageError, match="kept"):
+    with pytest.raises(UsageError, match="got others: keep list"):
         look_ahead(replace(trained.request, kept=None))
 
 

@@ -67,7 +67,12 @@ def downstream(
         ),
     ] = None,
     train: Annotated[
-        str, typer.Option("--train", metavar='"..."', help="Options of `train` for every arm, in quotes.")
+        str,
+        typer.Option(
+            "--train",
+            metavar='"..."',
+            help="Options of `train` for every arm, in quotes; those of DUO's loss for its arms.",
+        ),
     ] = "",
     device: Device = "cpu",
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Trainings at once, each on one thread.")] = 1,

@@ -10,8 +10,9 @@ import typer
 
 from auvtool import console
 from auvtool.cli.case_ids import parse_case_ids
+from auvtool.cli.loss_options import refuse_idle_loss_options
 from auvtool.cli.one_run import one_run_at_a_time
-from auvtool.cli.options import Device, DryRun, Force, Jobs, Seed
+from auvtool.cli.options import Device, DryRun, Force, Jobs, Seed, is_typed
 from auvtool.errors import CasesFailed, InputError, UsageError
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Amp(StrEnum):
 
 @one_run_at_a_time(lambda options: options["output"])
 def train(
+    context: typer.Context,
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="An nnU-Net raw data set; its scans stay there.")],
     *,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="RUN", help="Results folder to write.")],
@@ -185,6 +187,10 @@ def train(
       auvtool train Dataset004_Hippocampus -o BASE --loss plain --folds all
       auvtool train Dataset004_Hippocampus --keep K.csv -o TRY --epochs 2 --iterations 10 --features 8 --batch-size 2
     """
+    refuse_idle_loss_options(context, loss.value, reweight=reweight, denoise=denoise)
+    if is_typed(context, "fold") and is_typed(context, "val_cases"):
+        raise UsageError("--val-cases: expected no --fold, whose val cases are others, got both; leave one out")
+
     from auvtool.dataset import open_dataset, require_labels
     from auvtool.training.class_table import given_weights, mean_scales
     from auvtool.training.recipe import Recipe
@@ -236,9 +242,11 @@ def train(
         force=force,
     )
     requests = _one_a_fold(request, folds, has_fold=fold is not None)
+    # A fold that there is not is refused before the first one is trained.
+    outlooks = [look_ahead(one) for one in requests] if dry_run or len(requests) > 1 else []
     if dry_run:
-        for one in requests:
-            _print_outlook(one, look_ahead(one))
+        for one, outlook in zip(requests, outlooks, strict=True):
+            _print_outlook(one, outlook)
         return
     console.info(f"training on {device}; nnU-Net's own output goes to {output}/fold_*/nnunet_output.log")
     outcomes = []

@@ -267,7 +267,8 @@ def _check_record(request: Request) -> None:
         return
     held = _read_record(path)
     wanted = _record(request)
-    differing = [key for key in ("dataset", "kept", "val_cases") if held.get(key) != wanted[key]]
+    named = {"dataset": "data set", "kept": "keep list", "val_cases": "val cases"}
+    differing = [name for key, name in named.items() if held.get(key) != wanted[key]]
     # Options that an older version did not know were at their defaults.
     old, new = Recipe.from_dict(held.get("recipe", {})).to_dict(), wanted["recipe"]
     differing += [
@@ -277,7 +278,7 @@ def _check_record(request: Request) -> None:
     ]
     if differing:
         raise UsageError(
-            f"{request.run}: expected a run with the same options, got one with other {', '.join(differing)}; "
+            f"{request.run}: expected a run with the same options, got others: {', '.join(differing)}; "
             "name another folder, or add --force to start again"
         )
 
