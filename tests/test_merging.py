@@ -105,6 +105,12 @@ def test_an_input_is_not_replaced(tmp_path: Path, files: list[str], output: str)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_one_of_something_is_said_in_the_singular(tmp_path: Path) -> None:
+    write_table([{"case": "a", "keep": True}], KEEP_LIST, tmp_path / "1.csv")
+    done = auvtool("merge", "1.csv", "-o", "K.csv", cwd=tmp_path)
+    assert done.stderr == "merge: 1 row (auvtool.keep_list) of 1 file in K.csv\n"
+
+
 def test_a_case_twice_must_be_equal(tmp_path: Path) -> None:
     one = write_shard(tmp_path / "1.h5", case_features("a"), maps=True)
     same = write_shard(tmp_path / "2.h5", case_features("a"), maps=True)

@@ -9,6 +9,7 @@ from auvtool import console
 from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import Cluster, DryRun, Force, Jobs, MaxMemory, Seed, names_of, workplace_of
 from auvtool.errors import CasesFailed
+from auvtool.plural import counted
 
 if TYPE_CHECKING:
     from auvtool.corrupting import CorruptionPlan, CorruptionResult, SpoiltCase
@@ -114,7 +115,7 @@ def _say_result(plan: "CorruptionPlan", result: "CorruptionResult") -> None:
     n_dirty = sum(bool(row["dirty"]) for row in result.key)
     if result.substituted:
         console.warn(
-            f"{len(result.substituted)} cases could not take the kind dealt to them and got another "
+            f"{counted(len(result.substituted), 'case')} could not take the kind that was dealt, and got another "
             f"({console.some(result.substituted)})"
         )
     before = f", {result.n_made_before} of them made before" if result.n_made_before else ""

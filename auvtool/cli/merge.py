@@ -10,6 +10,7 @@ from auvtool.atomic import is_piped, refuse_existing
 from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import Force, Format, refuse_input_as_output
 from auvtool.errors import UsageError
+from auvtool.plural import counted
 from auvtool.tables import TableFormat, check_output, write_table
 
 _HDF5 = {".h5", ".hdf5"}
@@ -50,7 +51,7 @@ def merge(
     n_cases, header = merge_features(files, output, force=force)
     counts = {"cases": n_cases, "files": len(files)}
     write_manifest(output, command="merge", options={}, inputs=files, counts=counts, model_sha256=header.weights_sha256)
-    console.info(f"merge: {n_cases} cases of {len(files)} files in {output}")
+    console.info(f"merge: {counted(n_cases, 'case')} of {counted(len(files), 'file')} in {output}")
 
 
 def _merge_tables(files: list[Path], output: Path, table_format: str | None, *, force: bool) -> None:
@@ -64,4 +65,4 @@ def _merge_tables(files: list[Path], output: Path, table_format: str | None, *, 
     rows, schema = merge_tables(files)
     write_table(rows, schema, output, requested=table_format, force=force)
     where = "" if is_piped(output) else f" in {output}"
-    console.info(f"merge: {len(rows)} rows ({schema.name}) of {len(files)} files{where}")
+    console.info(f"merge: {counted(len(rows), 'row')} ({schema.name}) of {counted(len(files), 'file')}{where}")

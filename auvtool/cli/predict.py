@@ -12,6 +12,7 @@ from auvtool.cli.case_ids import parse_case_ids
 from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import Device, DryRun, Force, KeepGoing, TrustCheckpoint
 from auvtool.errors import CasesFailed, InputError, UsageError
+from auvtool.plural import counted
 from auvtool.tables import STANDARD_STREAM
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def predict(
             on_case=progress.advance,
         )
     if result.skipped:
-        console.info(f"{len(result.skipped)} cases were predicted before")
+        console.info(f"{counted(len(result.skipped), 'case')} predicted before")
     failures = [*result.failures, *(failure_row(item.case_id, "predict", item.error) for item in problems)]
     counts = {"predicted": len(result.done), "skipped": len(result.skipped), "failed": len(failures)}
     _write_manifest(model, found, run=run, images=images, output=output, probabilities=probabilities, counts=counts)

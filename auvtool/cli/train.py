@@ -14,6 +14,7 @@ from auvtool.cli.loss_options import refuse_idle_loss_options
 from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import Device, DryRun, Force, Jobs, Seed, is_typed
 from auvtool.errors import CasesFailed, InputError, UsageError
+from auvtool.plural import counted
 
 if TYPE_CHECKING:
     from auvtool.cases import CaseProblem
@@ -288,7 +289,7 @@ def _train_fold(request: "Request") -> "Outcome":
 
         outcome = run_training(request, say=console.info, on_epoch=on_epoch)
     if outcome.resumed_at == epochs:
-        console.info(f"{outcome.checkpoint.parent}: nothing to do, all {epochs} epochs were done")
+        console.info(f"{outcome.checkpoint.parent}: nothing to do, done before: {counted(epochs, 'epoch')}")
     return outcome
 
 
@@ -321,7 +322,7 @@ def _kept(path: Path | None, data: Any) -> list[str] | None:
     if keep_list.dropped is not None:
         not_judged = len([case_id for case_id in ids if case_id not in keep_list.kept | keep_list.dropped])
         if not_judged:
-            console.warn(f"{not_judged} cases are not in the keep list, and are kept")
+            console.warn(f"kept without being in the keep list: {counted(not_judged, 'case')}")
     return [case_id for case_id in ids if keep_list.keeps(case_id)]
 
 
@@ -339,7 +340,7 @@ def _print_outlook(request: "Request", outlook: Any) -> None:
     print(f"fold         {fold.number}: {len(fold.train)} to train on, {len(fold.val)} to validate on")
     print(f"dropped      {len(fold.dropped)} by the keep list{': ' if fold.dropped else ''}{', '.join(fold.dropped)}")
     print(f"patch        {patch}, batch {batch}, configuration {recipe.configuration}, backbone {recipe.backbone}")
-    print(f"length       {recipe.epochs} epochs of {recipe.iterations} + {recipe.val_iterations} batches")
+    print(f"length       {counted(recipe.epochs, 'epoch')} of {recipe.iterations} + {recipe.val_iterations} batches")
     print(f"loss         {recipe.loss}{_loss_options(recipe)}")
     print(f"workspace    {outlook.workspace.preprocessed.parent}")
     print(f"output       {request.run}{' (goes on from its last epoch)' if outlook.is_resumed else ''}")
@@ -392,4 +393,4 @@ def _report_failures(problems: "tuple[CaseProblem, ...]", output: Path) -> None:
     beside = failures_path(output)
     write_failures([failure_row(item.case_id, "train", item.error) for item in problems], beside)
     if problems:
-        raise CasesFailed(f"trained, but without {len(problems)} cases that cannot be used; see {beside}")
+        raise CasesFailed(f"trained, but without {counted(len(problems), 'case')} that cannot be used; see {beside}")
