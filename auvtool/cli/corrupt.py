@@ -48,12 +48,14 @@ def corrupt(
     that fail are listed in failures.csv and are not in the new data set (exit 4). The same command goes on after a
     kill. Prints the new data set's folder.
 
-    \b
     Faults of images: gaussian-noise, rician-noise, blur, thick-slices, ghosting, bias-field, spike, motion, gamma,
-      truncated-view, flipped-axis; null tests, which change gain and offset alone: contrast, wrong-units.
+    truncated-view, flipped-axis; null tests, which change gain and offset alone: contrast, wrong-units.
+
     Faults of labels: dilated, eroded, rough-boundary, shifted, missing-slices, missing-component, swapped-classes,
-      extra-blob, holes, mirrored-label, other-label.
-    flipped-axis, wrong-units, missing-component, swapped-classes, mirrored-label and other-label have one level, high.
+    extra-blob, holes, mirrored-label, other-label.
+
+    flipped-axis, wrong-units, missing-component, swapped-classes, mirrored-label and other-label have one level, high,
+    whatever --level says.
 
     \b
       auvtool corrupt Dataset004_Hippocampus -o Dataset904_Dirty
