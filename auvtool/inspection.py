@@ -105,19 +105,21 @@ def versions() -> Description:
 
 
 def describe_file(path: Path) -> Description:
-    """Schema, counts, header and options of a feature file or table that a command wrote.
+    """Schema, counts, header and options of a feature file or table that a command wrote; of a folder its manifest.
 
     Raises:
         InputError: the file cannot be read or is none of ours.
     """
+    if path.is_dir() and manifest_path(path).is_file():
+        return {"what": "folder"} | _made_by(manifest_path(path))
     try:
         with path.open("rb") as file:
             start = file.read(len(_HDF5_SIGNATURE))
     except OSError as error:
         raise InputError(
             path,
-            expected="a file, or versions, models, quantifiers, rules or config",
-            found=f"'{error.strerror}'",
+            expected="a file or folder that auvtool wrote, or versions, models, quantifiers, rules or config",
+            found="a folder without a manifest beside it" if path.is_dir() else f"'{error.strerror}'",
             cure="check the name",
         ) from error
     described = _describe_features(path) if start == _HDF5_SIGNATURE else _describe_table(path)

@@ -9,6 +9,7 @@ from auvtool.errors import ExitCode, InputError
 from auvtool.experiment_schema import ANSWER_KEY
 from auvtool.extractors.facts import EXTRACTORS
 from auvtool.inspection import describe_file, models, versions
+from auvtool.manifest import write_manifest
 from auvtool.schema import CORRELATIONS, EXPLANATION, FAILURES, FINDINGS, KEEP_LIST, METRICS, SCORES
 from auvtool.tables import write_table
 
@@ -124,8 +125,18 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="got another file"):
         describe_file(tmp_path / "x.csv")
-    with pytest.raises(InputError, match="a file, or versions, models, quantifiers"):
+    with pytest.raises(InputError, match="a file or folder that auvtool wrote, or versions, models, quantifiers"):
         describe_file(tmp_path / "none")
+    with pytest.raises(InputError, match="got a folder without a manifest beside it"):
+        describe_file(tmp_path)
+
+
+def test_a_folder_that_a_command_wrote_is_described_by_its_manifest(tmp_path):
+    (tmp_path / "RUN").mkdir()
+    write_manifest(tmp_path / "RUN", command="train", options={"epochs": 2, "keep": None}, inputs=[], counts={})
+    found = describe_file(tmp_path / "RUN")
+    assert (found["what"], found["with options"]) == ("folder", "epochs 2")
+    assert " train, " in found["made by"]
 
 
 def test_command(tmp_path):
