@@ -289,7 +289,7 @@ def _run_forked(arguments: list[str], folder: str, kill_at: int | None, file_lim
     main()
 
 
-def wait_for(condition: Callable[[], object], process: subprocess.Popen, *, seconds: float = 120) -> bool:
+def wait_for(condition: Callable[[], object], process: subprocess.Popen, *, seconds: float = 300) -> bool:
     """Whether the condition came true before the process ended."""
     end = time.monotonic() + seconds
     while not condition():
@@ -300,7 +300,7 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen, *, seco
     return True
 
 
-def group_is_gone(group: int, *, seconds: float = 20) -> bool:
+def group_is_gone(group: int, *, seconds: float = 60) -> bool:
     """Whether all processes of a group end in time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

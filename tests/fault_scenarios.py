@@ -42,13 +42,7 @@ def scenarios(folder: Path, *, n_cases: int, jobs: int = 1, trained: Path | None
     balls = folder / "Dataset900_Balls"
     write_balls(balls, n_cases=max(n_cases, 6))
     found = [
-        Scenario(
-            "extract",
-            ("extract", str(boxes), "-o", "{out}/F.h5", "--extractor", "identity", *workers),
-            "F.h5",
-            lambda out: len([*(out / "F.h5.parts").glob("case_*.h5")]),
-            _number(r"(\d+) done before"),
-        ),
+        extraction(boxes, jobs=jobs),
         Scenario("score", ("score", str(features), "-o", "{out}/S.csv"), "S.csv"),
         Scenario("filter", ("filter", str(scores), "-o", "{out}/K.csv", "--quantile", "0.8"), "K.csv"),
         Scenario("eval", ("eval", str(predictions), str(boxes), "-o", "{out}/M.csv", *workers), "M.csv"),
@@ -95,6 +89,16 @@ def scenarios(folder: Path, *, n_cases: int, jobs: int = 1, trained: Path | None
             ),
         ]
     return {scenario.name: scenario for scenario in found}
+
+
+def extraction(dataset: Path, *, jobs: int) -> Scenario:
+    return Scenario(
+        "extract",
+        ("extract", str(dataset), "-o", "{out}/F.h5", "--extractor", "identity", "-j", str(jobs)),
+        "F.h5",
+        lambda out: len([*(out / "F.h5.parts").glob("case_*.h5")]),
+        _number(r"(\d+) done before"),
+    )
 
 
 def train_on_balls(folder: Path) -> Path:

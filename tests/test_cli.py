@@ -218,7 +218,7 @@ def test_signals_end_with_their_exit_code(number, code, tmp_path):
     )
     with fifo.open("w"):  # opens when the program has opened it to read
         process.send_signal(number)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=300)
     assert process.returncode == code
     assert "Traceback" not in errors
 

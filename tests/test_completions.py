@@ -98,7 +98,7 @@ def test_zsh_completes_in_a_real_terminal(way, tmp_path):
         os.close(inside)
 
 
-def read_until(terminal: int, text: str, seconds: float = 20.0) -> None:
+def read_until(terminal: int, text: str, seconds: float = 120.0) -> None:
     seen, end = "", time.monotonic() + seconds
     while text not in seen:
         readable, _, _ = select.select([terminal], [], [], max(0.0, end - time.monotonic()))

@@ -20,7 +20,7 @@ from fault_injection import (
     stderr_of,
     wait_for,
 )
-from fault_scenarios import scenarios
+from fault_scenarios import extraction, scenarios
 
 from auvtool.errors import ExitCode
 
@@ -28,6 +28,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills processes with
 
 NAMES = ("extract", "score", "filter", "eval", "corrupt", "convert")
 N_KILLS = 4
+N_LONG = 150  # cases, a few seconds of work
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,8 @@ def test_a_read_only_folder_is_said(scene):
 @pytest.fixture(scope="module")
 def long(tmp_path_factory):
     """A command that works long enough to be met in its work."""
-    return scenarios(tmp_path_factory.mktemp("long"), n_cases=40, jobs=2)["extract"]
+    dataset = phantoms.write_raw_dataset(tmp_path_factory.mktemp("long") / "Dataset001_Box", n_cases=N_LONG)
+    return extraction(dataset, jobs=2)
 
 
 def met_in_its_work(scenario, trial):
@@ -93,7 +95,7 @@ def test_a_folder_that_vanishes_is_said(long, tmp_path):
     trial = tmp_path / "trial"
     process = met_in_its_work(long, trial)
     trial.rename(tmp_path / "gone")  # at once; what is removed file by file is being filled again meanwhile
-    assert process.wait(timeout=120) == ExitCode.UNEXPECTED, stderr_of(trial)
+    assert process.wait(timeout=300) == ExitCode.UNEXPECTED, stderr_of(trial)
     assert "No such file or directory" in stderr_of(trial).splitlines()[-1]
     assert "Traceback" not in stderr_of(trial)
     assert group_is_gone(process.pid)
@@ -104,15 +106,15 @@ def test_a_finished_case_that_vanishes_is_said_and_made_again(long, tmp_path):
     process = met_in_its_work(long, trial)
     finished = min(trial.glob("F.h5.parts/case_*.h5"))
     finished.unlink()
-    assert process.wait(timeout=120) == ExitCode.UNEXPECTED, stderr_of(trial)
+    assert process.wait(timeout=300) == ExitCode.UNEXPECTED, stderr_of(trial)
     assert stderr_of(trial).splitlines()[-1] == (
-        f"auvtool: {finished}: expected a finished case, got 'No such file or directory'; 1 of 40 were removed: "
+        f"auvtool: {finished}: expected a finished case, got 'No such file or directory'; 1 of {N_LONG} were removed: "
         "run the command again"
     )
     assert not (trial / long.result).exists()
     again = start(long.command(trial), trial)
-    assert again.wait(timeout=120) == ExitCode.DONE, stderr_of(trial)
-    assert long.said(stderr_of(trial)) == 39
+    assert again.wait(timeout=300) == ExitCode.DONE, stderr_of(trial)
+    assert long.said(stderr_of(trial)) == N_LONG - 1
     assert digests(trial).keys() == {"F.h5"}
 
 
@@ -121,23 +123,44 @@ def test_sigterm_as_a_scheduler_sends_it(long, tmp_path, to_all):
     trial = tmp_path / "trial"
     process = met_in_its_work(long, trial)
     os.killpg(process.pid, signal.SIGTERM) if to_all else process.terminate()
-    assert process.wait(timeout=120) == ExitCode.TERMINATED, stderr_of(trial)
+    assert process.wait(timeout=300) == ExitCode.TERMINATED, stderr_of(trial)
     assert "Traceback" not in stderr_of(trial)
     assert group_is_gone(process.pid)
     assert long.units(trial)
     assert not (trial / long.result).exists()
 
 
-def test_ctrl_c_twice(long, tmp_path):
+@pytest.mark.parametrize("n_times", [1, 2])
+def test_ctrl_c_as_a_terminal_sends_it(long, tmp_path, n_times):
     trial = tmp_path / "trial"
     process = met_in_its_work(long, trial)
-    os.killpg(process.pid, signal.SIGINT)
-    os.killpg(process.pid, signal.SIGINT)
+    for _ in range(n_times):
+        os.killpg(process.pid, signal.SIGINT)
     # The second one may come when Python has already taken its handler away.
-    assert process.wait(timeout=120) in {ExitCode.INTERRUPTED, -signal.SIGINT}, stderr_of(trial)
+    possible = {ExitCode.INTERRUPTED} if n_times == 1 else {ExitCode.INTERRUPTED, -signal.SIGINT}
+    assert process.wait(timeout=300) in possible, stderr_of(trial)
+    assert n_times == 2 or "Traceback" not in stderr_of(trial)
     assert group_is_gone(process.pid)
     assert long.units(trial)
     assert not (trial / long.result).exists()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_killed_alone_it_goes_on_to_the_same_bytes(long, tmp_path, jobs):
+    trial, whole = tmp_path / "trial", fresh(tmp_path / "whole")
+    scenario = extraction(Path(long.words[1]), jobs=jobs)
+    process = met_in_its_work(scenario, trial)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert group_is_gone(process.pid)
+    assert not (trial / scenario.result).exists()
+    assert start(scenario.command(whole), whole).wait(timeout=300) == ExitCode.DONE, stderr_of(whole)
+
+    def again():
+        return start(scenario.command(trial), trial).wait(timeout=300), stderr_of(trial)
+
+    verdict = judge(scenario, trial, digests(whole), again)
+    assert verdict.is_good, verdict
 
 
 def test_a_killed_worker_loses_nothing(long, tmp_path):

@@ -196,7 +196,7 @@ def test_the_script_is_one_that_an_engine_takes():
     if node is None:
         pytest.skip("node is not installed")
     script = Path(__file__).parent.parent / "auvtool" / "report" / "page.js"
-    subprocess.run([node, "--check", script], check=True, timeout=60)
+    subprocess.run([node, "--check", script], check=True, timeout=300)
 
 
 def chromium():

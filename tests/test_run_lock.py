@@ -36,6 +36,9 @@ COMMANDS = {
     "calibrate, its table": ("calibrate", "D", "F.h5", "-o", "OUT"),
     "check": ("check", "D", "-o", "OUT"),
     "score": ("score", "F.h5", "-o", "OUT"),
+    "score, its plot": ("score", "F.h5", "-o", "S.csv", "--plot", "OUT"),
+    "filter, its plot": ("filter", "S.csv", "-o", "K.csv", "--plot", "OUT"),
+    "eval, its means": ("eval", "P", "D", "-o", "M.csv", "--means", "OUT"),
     "filter": ("filter", "S.csv", "-o", "OUT"),
     "filter, its split file": ("filter", "S.csv", "--append-fold", "OUT"),
     "eval": ("eval", "P", "D", "-o", "OUT"),
@@ -79,6 +82,18 @@ def test_every_command_that_writes_a_file_takes_the_lock(words, tmp_path: Path, 
     assert not any(tmp_path.iterdir())
 
 
+def test_what_was_left_half_written_beside_a_second_output_goes_too(tmp_path: Path) -> None:
+    labels = phantoms.write_raw_dataset(tmp_path / "Dataset001_Box", n_cases=1) / "labelsTr"
+    left = [tmp_path / f".tmp-1-0123abcd-{name}" for name in ("M.csv", "means.json")]
+    for path in left:
+        path.touch()
+    done = auvtool("eval", labels, labels, "-o", tmp_path / "M.csv", "--means", tmp_path / "means.json")
+    assert done.returncode == ExitCode.DONE, done.stderr
+    assert not any(path.exists() for path in left)
+    assert (tmp_path / "means.json").is_file()
+    assert not any(path.name.startswith(".") for path in tmp_path.iterdir())
+
+
 _HOLD = """
 import os, signal, sys, time
 from pathlib import Path
@@ -102,7 +117,7 @@ def test_a_killed_run_holds_nothing_even_if_a_forked_child_lives_on(tmp_path: Pa
     output = tmp_path / "F.h5"
     with subprocess.Popen([sys.executable, "-c", _HOLD, output, how], stdout=subprocess.PIPE, text=True) as killed:
         child = killed.stdout.readline().strip()
-        assert killed.wait(timeout=60) == -signal.SIGKILL
+        assert killed.wait(timeout=300) == -signal.SIGKILL
         assert json.loads(lock_path(output).read_text())["pid"] == killed.pid
         with run_lock(output, warn=fail):
             assert json.loads(lock_path(output).read_text())["pid"] == os.getpid()

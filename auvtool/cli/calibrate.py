@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 _SHOWN = ("rank", "case", "value", "auv", "reason")
 
 
-@one_run_at_a_time(lambda options: _copies_file(options["copies"], options["features"]))
-@one_run_at_a_time(lambda options: _scores_file(options["output"], options["copies"], options["features"]))
+@one_run_at_a_time(
+    lambda options: options["output"], lambda options: _copies_file(options["copies"], options["features"])
+)
 def calibrate(
     context: typer.Context,
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="The data set that the features are of.")],
@@ -160,11 +161,6 @@ def calibrate(
             counts={"cases": len(cases), "copies": found.n_copies},
             model_sha256=header.weights_sha256,
         )
-
-
-def _scores_file(output: Path, copies: Path | None, features: Path) -> Path | None:
-    """What to lock beside the copies; None where it is the copies' own file, which is locked and then refused."""
-    return None if output.absolute() == _copies_file(copies, features).absolute() else output
 
 
 def _copies_file(copies: Path | None, features: Path) -> Path:

@@ -46,7 +46,7 @@ _IDLE_IN_COMPARISON = {
 _OF_COMPARISON = {"resamples": "--resamples", "seed": "--seed"}
 
 
-@one_run_at_a_time(lambda options: options["output"])
+@one_run_at_a_time(lambda options: options["output"], lambda options: options["means"])
 def eval(
     context: typer.Context,
     predictions: Annotated[

@@ -30,7 +30,7 @@ _SHOWN_CLASSES = 10
 
 # To a split file that a few filters append to at once each of them adds its fold: they wait for one another.
 @one_run_at_a_time(lambda options: options["splits"] and options["splits"].resolve(), patience_s=60.0)
-@one_run_at_a_time(lambda options: options["output"])
+@one_run_at_a_time(lambda options: options["output"], lambda options: options["plot"])
 def filter(
     scores: Annotated[Path, typer.Argument(metavar="S.csv", help="Scores of `score`; '-' is standard input.")],
     *,

@@ -46,7 +46,7 @@ _MAKING = {
 }
 
 
-@one_run_at_a_time(lambda options: options["output"])
+@one_run_at_a_time(lambda options: options["output"], lambda options: options["plot"])
 def score(
     features: Annotated[list[Path], typer.Argument(metavar="F.h5", help="Features file that extract wrote.")],
     *,
