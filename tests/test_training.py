@@ -89,7 +89,7 @@ def test_a_run_of_an_older_version_goes_on(trained):
 
 def test_other_weights_are_another_run(trained):
     weighted = replace(trained.request, recipe=replace(RECIPE, class_weights=ClassTable("aa", {"organ": 2.0})))
-    with pytest.raises(UsageError, match="other class_weights;"):
+    with pytest.raises(UsageError, match="got others: class_weights;"):
         look_ahead(weighted)
 
 
