@@ -189,6 +189,11 @@ def test_ids_are_named_with_commas_or_in_a_file(tmp_path):
     assert parse_case_ids(None, "--cases") is None
     with pytest.raises(UsageError, match="--cases"):
         parse_case_ids(" , ", "--cases")
+    (tmp_path / "S.csv").write_text("case,class_id\na,1\n")
+    with pytest.raises(
+        UsageError, match=r"--cases: expected ids one a line in .*S\.csv, got a table; give a file of ids"
+    ):
+        parse_case_ids(str(tmp_path / "S.csv"), "--cases")
 
 
 def test_a_data_set_in_nnunet_raw_is_prepared_where_the_variables_say(tmp_path):
