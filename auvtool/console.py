@@ -193,7 +193,7 @@ def print_table(rows: Sequence[Row], columns: Sequence[str], *, title: str = "",
     from rich.text import Text
 
     stream = sys.stderr if to_stderr else sys.stdout
-    available = Console(file=stream).width if is_terminal(stream) else 160
+    available = Console(file=stream).width if is_terminal(stream) or stream.isatty() else 160
     cells = [[_readable(row.get(name)) for row in rows] for name in columns]
     widths, gap = _layout(columns, cells, available)
     table = Table(title=title or None, title_justify="left", box=None, padding=(0, gap, 0, 0), pad_edge=False)
@@ -203,7 +203,8 @@ def print_table(rows: Sequence[Row], columns: Sequence[str], *, title: str = "",
         table.add_column(Text(name), justify="right" if numeric else "left", width=width, no_wrap=True)
     for record in zip(*cells, strict=True):
         table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in record))
-    drawing = Console(file=stream, width=max(available, sum(widths) + gap * len(widths)), soft_wrap=True)
+    width = max(available, sum(widths) + gap * len(widths))
+    drawing = Console(file=stream, width=width, height=25, soft_wrap=True)  # without a height a dumb terminal has 80
     with drawing.capture() as drawn:  # rich would end the program with exit 1 where the reader has gone
         drawing.print(table)
     if to_stderr:

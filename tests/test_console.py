@@ -124,6 +124,15 @@ def test_numbers_of_a_table_stay_whole_on_a_narrow_terminal(monkeypatch, columns
     assert max(map(len, lines)) <= columns
 
 
+def test_numbers_stay_whole_on_a_dumb_terminal(monkeypatch):
+    terminal = on_terminal(monkeypatch, 80)
+    monkeypatch.setenv("TERM", "dumb")
+    console.print_table(
+        [{f"number_{place:02d}": 123456.789 for place in range(8)}], [f"number_{place:02d}" for place in range(8)]
+    )
+    assert terminal.getvalue().split("\n")[1].split() == ["123456.789"] * 8
+
+
 @pytest.mark.parametrize("columns", [60, 50])
 def test_long_texts_of_a_table_give_way_first(monkeypatch, columns):
     terminal = on_terminal(monkeypatch, columns)
