@@ -105,19 +105,21 @@ def versions() -> Description:
 
 
 def describe_file(path: Path) -> Description:
-    """Schema, counts, header and options of a feature file or table that a command wrote.
+    """Schema, counts, header and options of a feature file or table that a command wrote; of a folder its manifest.
 
     Raises:
         InputError: the file cannot be read or is none of ours.
     """
+    if path.is_dir() and manifest_path(path).is_file():
+        return {"what": "folder"} | _made_by(manifest_path(path))
     try:
         with path.open("rb") as file:
             start = file.read(len(HDF5_SIGNATURE))
     except OSError as error:
         raise InputError(
             path,
-            expected="a file, or versions, models, quantifiers, rules or config",
-            found=f"'{error.strerror}'",
+            expected="a file or folder that auvtool wrote, or versions, models, quantifiers, rules or config",
+            found="a folder without a manifest beside it" if path.is_dir() else f"'{error.strerror}'",
             cure="check the name",
         ) from error
     described = _describe_features(path) if start == HDF5_SIGNATURE else _describe_table(path)
@@ -191,12 +193,13 @@ def _describe_rows(rows: Sequence[Row], schema: TableSchema) -> Description:
         described["classes in cases"] = _counts(
             Counter(str(row["status"]) for row in rows if row["class_id"] is not None)
         )
-    if "dice" in rows[0]:
+    if "class_name" in rows[0] and "dice" in rows[0]:
         described |= {f"mean {metric}": _class_means(rows, metric) for metric in ("dice", "iou")}
     if "severity" in rows[0]:
         described["findings"] = _counts(Counter(str(row["severity"]) for row in rows))
-    if "keep" in rows[0]:
-        described["kept"] = str(sum(bool(row["keep"]) for row in rows))
+    for name, means in (("keep", "kept"), ("dirty", "dirty")):
+        if name in rows[0]:
+            described[means] = str(sum(bool(row[name]) for row in rows))
     return described
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from auvtool.atomic import atomic_path, refuse_existing, write_text
+from auvtool.atomic import atomic_path, is_stream, refuse_existing, write_text
 from auvtool.errors import InputError, UsageError, one_line
 from auvtool.file_limits import require_table_size, table_limit_bytes
 from auvtool.json_text import parse_json
@@ -20,6 +20,7 @@ TableFormat: TypeAlias = Literal["csv", "tsv", "json", "jsonl", "parquet"]
 STANDARD_STREAM = Path("-")
 # A longer line has no table: the largest cells are errors of a case, of some hundred characters.
 _MOST_LINE_BYTES = 2**20
+_SHOWN = 4  # columns that a message names
 _PARQUET_ROW_BYTES = 100  # at least, once it is a row of Python values
 # Where a spreadsheet sees a formula begin: within a text too, if its columns have semicolons between them (as in most
 # of Europe).
@@ -29,10 +30,10 @@ _QUOTED_FORMULA = re.compile(_CELL_BEGINS + "'" + _FORMULA_BEGINS, re.DOTALL)
 
 
 def table_format(path: Path, requested: str | None) -> TableFormat:
-    """The format asked for, else the one that the file's ending names, else csv.
+    """The format asked for, else the one that the file's ending names; csv without an ending, and for a pipe.
 
     Raises:
-        UsageError: `requested` is no table format, or parquet was asked of a pipe.
+        UsageError: `requested` is no table format, the ending names another one, or parquet was asked of a pipe.
     """
     formats: tuple[TableFormat, ...] = get_args(TableFormat)
     suffix = path.suffix.lower().lstrip(".")
@@ -43,6 +44,11 @@ def table_format(path: Path, requested: str | None) -> TableFormat:
             return known
     if requested is not None:
         raise UsageError(f"--format: expected one of {', '.join(formats)}, got {requested}; choose one of them")
+    if suffix and not is_stream(path):  # a spreadsheet would not open the csv that an .xlsx holds
+        raise UsageError(
+            f"-o: expected a file that ends in {', '.join(f'.{known}' for known in formats)}, got {path}; "
+            "name such a file, or say which with --format"
+        )
     return "csv"
 
 
@@ -196,18 +202,24 @@ def _typed(records: object, schema: TableSchema, where: str, *, first_line: int)
         raise InputError(where, expected="a list of records", found="other JSON", cure="check the file")
     if not records:
         raise InputError(where, expected=f"a table ({schema.name})", found="no rows", cure="check the step before")
-    missing = [column.name for column in schema.columns if column.required and column.name not in records[0]]
+    needed = [column.name for column in schema.columns if column.required]
+    missing = [name for name in needed if name not in records[0]]
     if missing:
         raise InputError(
             where,
-            expected=f"a table ({schema.name}) with columns {', '.join(schema.column_names())}",
-            found=f"none named {', '.join(missing)}",
+            expected=f"a table ({schema.name}) with columns {_some(needed)}",
+            found=f"one without {_some(missing)}",
             cure="give the file that the step before wrote",
         )
     return [
         {column.name: _cell(record.get(column.name), column, f"{where}:{line}") for column in schema.columns}
         for line, record in enumerate(records, start=first_line)
     ]
+
+
+def _some(names: Sequence[str]) -> str:
+    """The names, or the first of many and their number."""
+    return ", ".join(names) if len(names) <= _SHOWN else f"{', '.join(names[:_SHOWN])}, ... ({len(names)} in all)"
 
 
 def _cell(value: object, column: Column, where: str) -> Cell:

@@ -187,7 +187,10 @@ def test_cases_of_one_run_alone_are_named(runs):
 
 
 def test_options_that_would_change_nothing_are_refused(pair, runs):
-    for words in (["P", "--compare", *runs], ["--hd95", "--compare", *runs], [pair[0]], []):
+    for words in (
+        *(["P", "--compare", *runs], ["--hd95", "--compare", *runs], ["-j", "2", "--compare", *runs], [pair[0]], []),
+        *([*pair, "--seed", "1"], [*pair, "--resamples", "9"], [*pair, "--format", "xlsx"]),
+    ):
         done = auvtool("eval", *words)
         assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (ExitCode.USAGE, "", 1), words
 
