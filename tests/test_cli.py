@@ -149,12 +149,31 @@ def test_config_file_with_an_unknown_option_is_refused(tmp_path):
     assert "got bogus" in done.stderr
 
 
-def test_a_yes_is_no_number(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("keep_going = false\njobs = true", "jobs: expected a value, which is no yes or no, got True"),
+        (
+            "keep_going = false\nchannel = [0]",
+            "channel: expected one value, names in it with commas between them, got [0]",
+        ),
+    ],
+)
+def test_a_value_of_another_kind_in_a_file(text, message, tmp_path):
     config = tmp_path / "auvtool.toml"
-    config.write_text("[extract]\nkeep_going = false\njobs = true\n")
+    config.write_text(f"[extract]\n{text}\n")
     done = auvtool("extract", "no-such", "-o", "F.h5", "--config", str(config))
     assert done.returncode == ExitCode.INVALID_INPUT
-    assert "expected a value of jobs, which is no yes or no, got true" in done.stderr
+    assert f"{config}: extract: {message}; see auvtool extract --help" in done.stderr
+
+
+def test_several_values_in_a_file_are_a_list(tmp_path):
+    config = tmp_path / "auvtool.toml"
+    config.write_text('[eval]\ncompare = ["A.csv", "B.csv"]\n[score]\nbeside = ["S.csv"]\n')
+    assert "A.csv: expected a readable table" in auvtool("eval", "--config", str(config)).stderr
+    config.write_text('[score]\nbeside = "S.csv"\n')
+    done = auvtool("score", "no-such.h5", "--config", str(config))
+    assert "score: beside: expected values in [ ], got S.csv" in done.stderr
 
 
 def test_flag_beats_environment_beats_config(tmp_path):

@@ -108,14 +108,23 @@ def _read_tables(path: Path, root: Any) -> Mapping[str, Table]:
                 cure=f"see auvtool {name} --help",
             )
         for key, value in table.items():
-            if isinstance(value, bool) and not options[key].is_flag:  # which would count as 1 or 0
+            if (fault := _fault(options[key], value)) is not None:
                 raise InputError(
-                    f"{path}: {name}",
-                    expected=f"a value of {key}, which is no yes or no",
-                    found=str(value).lower(),
-                    cure=f"see auvtool {name} --help",
+                    f"{path}: {name}: {key}", expected=fault, found=str(value), cure=f"see auvtool {name} --help"
                 )
     return tables
+
+
+def _fault(parameter: Any, value: object) -> str | None:
+    """What an option takes, if it cannot take the value of a file."""
+    takes_many = parameter.multiple or parameter.nargs != 1
+    if isinstance(value, bool) and not parameter.is_flag:  # which would count as 1 or 0
+        return "a value, which is no yes or no"
+    if isinstance(value, list) and not takes_many:
+        return "one value, names in it with commas between them"
+    if isinstance(value, str) and takes_many:  # whose characters would count as values
+        return "values in [ ]"
+    return None
 
 
 def _commands(group: Any, context: Any) -> Iterator[tuple[str, Any]]:
