@@ -27,6 +27,11 @@ def case_id_fault(case_id: str, *, windows: bool = os.name == "nt") -> str | Non
     return next((fault for fault, holds in faults.items() if holds), None)
 
 
+def shown(case_id: str) -> str:
+    """The id as a message or a table of failures can hold it, on one line."""
+    return visible(case_id).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def folded(case_id: str) -> str:
     """Equal for two ids that are one file on Windows, macOS and their network shares, and two on Linux."""
     return unicodedata.normalize("NFC", case_id.casefold())

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from auvtool.case_id import shown
 from auvtool.dataset_json import SemanticClass
 from auvtool.errors import InputError
-from auvtool.visible_text import visible
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,7 @@ def problem_of(
 ) -> CaseProblem:
     """The problem of a case; arguments as of InputError."""
     fault = InputError(where, expected=expected, found=found, cure=cure)
-    shown = visible(case_id).replace("\n", "\\n").replace("\t", "\\t")
-    return CaseProblem(shown, str(fault), reason, fault)
+    return CaseProblem(shown(case_id), str(fault), reason, fault)
 
 
 def by_case(problems: Iterable[CaseProblem]) -> tuple[CaseProblem, ...]:

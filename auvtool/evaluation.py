@@ -9,6 +9,7 @@ from typing import TypeAlias
 import nibabel.orientations
 import numpy as np
 
+from auvtool.case_id import case_id_fault, shown
 from auvtool.errors import InputError, one_line
 from auvtool.evaluation_pairs import Comparison, Pair
 from auvtool.failures import failure_row
@@ -72,13 +73,20 @@ def evaluate(
         if isinstance(outcome, CaseOverlap):
             result.cases.append(outcome)
         elif keep_going:
-            result.failures.append(failure_row(pair.case_id, "eval", str(outcome)))
+            result.failures.append(failure_row(shown(pair.case_id), "eval", str(outcome)))
         else:
             raise outcome
     return result
 
 
 def _attempt(pair: Pair, *, comparison: Comparison, surfaces: SurfaceMeasures) -> CaseOverlap | InputError:
+    if (fault := case_id_fault(pair.case_id)) is not None:  # which not every table could hold
+        return InputError(
+            pair.prediction,
+            expected="a case id that can be part of a file name",
+            found=f"{fault} in {pair.case_id!r:.80}",
+            cure="rename the case",
+        )
     try:
         return compare_case(pair, comparison, surfaces=surfaces)
     except InputError as error:

@@ -21,7 +21,7 @@ from auvtool.case_id import case_id_fault
 from auvtool.dataset import open_dataset
 from auvtool.errors import InputError
 from auvtool.keep_list import plain_ids, read_keep_list
-from auvtool.schema import FAILURES, SCORES
+from auvtool.schema import FAILURES, METRICS, SCORES
 from auvtool.tables import parse_table, read_table, render, write_table
 from auvtool.visible_text import visible
 
@@ -153,6 +153,22 @@ def test_a_label_of_another_case_is_not_taken_for_a_hostile_name(tmp_path):
     found = auvtool("check", str(folder))
     assert found.returncode == 3
     assert "\udcff" not in found.stdout + found.stderr
+
+
+def test_hostile_file_names_are_failures_of_eval(tmp_path):
+    folder = write_raw_dataset(tmp_path / "d", n_cases=2)
+    source = (folder / "labelsTr" / "case_00.nii.gz").read_bytes()
+    for name in (b"bad\xff.nii.gz", b"line\nfeed.nii.gz", b"\x1b[31mred.nii.gz", b"=1+1;=2.nii.gz"):
+        try:
+            Path(os.fsdecode(os.fsencode(folder / "labelsTr") + b"/" + name)).write_bytes(source)
+        except OSError:
+            pytest.skip("this file system takes no such names")
+    done = auvtool("eval", folder / "labelsTr", folder / "labelsTr", "-o", tmp_path / "M.csv")
+    assert done.returncode == 4, done.stderr
+    assert {row["case"] for row in read_table(tmp_path / "M.csv", METRICS)} == {"=1+1;=2", "case_00", "case_01"}
+    failures = {row["case"] for row in read_table(tmp_path / "M.csv.failures.csv", FAILURES)}
+    assert failures == {"bad\\udcff", "line\\nfeed", "\\x1b[31mred"}
+    assert done.stderr == visible(done.stderr)
 
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
