@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -53,7 +54,10 @@ def write_manifest(
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in _PACKAGES},
     }
-    write_text(manifest_path(output), json.dumps(record, indent=1, ensure_ascii=False) + "\n", force=True)
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    # A path need not be UTF-8; half a surrogate pair, which Python makes of its bytes, is in no JSON that can be read.
+    text = re.sub("[\ud800-\udfff]", lambda half: f"\\\\u{ord(half[0]):04x}", text)
+    write_text(manifest_path(output), text, force=True)
 
 
 def recorded(output: Path) -> Mapping[str, object]:

@@ -2,6 +2,10 @@
 
 import hashlib
 import json
+import os
+from pathlib import Path
+
+import pytest
 
 from auvtool.extractors.model_options import ModelOptions
 from auvtool.manifest import input_digest, manifest_path, recorded, recorded_option, write_manifest
@@ -69,3 +73,17 @@ def test_options_within_options_are_objects(tmp_path):
         "feature": "logits",
         "class_prompts": [["kidney_R", "right kidney"]],
     }
+
+
+def test_a_folder_whose_name_is_not_utf8(tmp_path, monkeypatch):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller"))
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    (folder / "in.csv").write_text("a")
+    monkeypatch.setattr("sys.argv", ["auvtool", str(folder)])
+    write_manifest(folder / "S.csv", command="score", options={"of": folder}, inputs=[folder / "in.csv"], counts={})
+    record = recorded(folder / "S.csv")
+    assert record["argv"][1].endswith("M\\udcfcller")
+    assert next(iter(record["inputs"])).endswith("M\\udcfcller/in.csv")
