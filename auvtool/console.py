@@ -58,6 +58,11 @@ def warn(message: str) -> None:
         _say(f"auvtool: warning: {message}")
 
 
+def warn_of_killed_worker(case_ids: list[str]) -> None:
+    """Of a pool, which tries the cases that it worked on again; said unless --quiet."""
+    warn(f"a worker process was killed while {', '.join(case_ids)} were in work; trying them one by one")
+
+
 def info(message: str) -> None:
     """Said unless --quiet."""
     if _verbosity.level >= 0:

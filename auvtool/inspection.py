@@ -20,7 +20,8 @@ from auvtool.experiment_schema import (
 )
 from auvtool.extractors.facts import EXTRACTORS
 from auvtool.feature_store import FeatureFile
-from auvtool.json_text import parse_json
+from auvtool.hdf5_objects import HDF5_SIGNATURE
+from auvtool.json_text import json_text_of, parse_json
 from auvtool.manifest import manifest_path
 from auvtool.schema import (
     CLASS_PROMPTS,
@@ -71,7 +72,6 @@ _SCHEMAS = tuple(
     )
 )
 _OPTIONS = {"class_prompts": "prompts"}  # of the models, where the option has another name
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def models() -> dict[str, Description]:
@@ -114,7 +114,7 @@ def describe_file(path: Path) -> Description:
         return {"what": "folder"} | _made_by(manifest_path(path))
     try:
         with path.open("rb") as file:
-            start = file.read(len(_HDF5_SIGNATURE))
+            start = file.read(len(HDF5_SIGNATURE))
     except OSError as error:
         raise InputError(
             path,
@@ -122,7 +122,7 @@ def describe_file(path: Path) -> Description:
             found="a folder without a manifest beside it" if path.is_dir() else f"'{error.strerror}'",
             cure="check the name",
         ) from error
-    described = _describe_features(path) if start == _HDF5_SIGNATURE else _describe_table(path)
+    described = _describe_features(path) if start == HDF5_SIGNATURE else _describe_table(path)
     return described | _made_by(manifest_path(path))
 
 
@@ -218,7 +218,7 @@ def _class_means(rows: Sequence[Row], metric: str) -> str:
 def _made_by(manifest: Path) -> Description:
     """From the manifest beside a file, if there is one."""
     try:
-        record = parse_json(manifest.read_text(encoding="utf-8"))
+        record = parse_json(json_text_of(manifest))
         return {
             "made by": f"auvtool {record['auvtool']} {record['command']}, {record['written']}",
             "with options": _pairs(record["options"]),

@@ -22,9 +22,11 @@ STANDARD_STREAM = Path("-")
 _MOST_LINE_BYTES = 2**20
 _SHOWN = 4  # columns that a message names
 _PARQUET_ROW_BYTES = 100  # at least, once it is a row of Python values
-# What a spreadsheet takes for a formula when a text begins with it, and takes a leading ' away from.
-_FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠].", re.DOTALL)
-_QUOTED_FORMULA = re.compile("'+[=+\\-@\t\r\n＝＋－＠].", re.DOTALL)
+# Where a spreadsheet sees a formula begin: within a text too, if its columns have semicolons between them (as in most
+# of Europe).
+_CELL_BEGINS, _FORMULA_BEGINS = '(^[ "]*|[;,\t\r\n]"*)', "('*)(?=[=+\\-@\t\r\n＝＋－＠].)"
+_FORMULA = re.compile(_CELL_BEGINS + _FORMULA_BEGINS, re.DOTALL)
+_QUOTED_FORMULA = re.compile(_CELL_BEGINS + "'" + _FORMULA_BEGINS, re.DOTALL)
 
 
 def table_format(path: Path, requested: str | None) -> TableFormat:
@@ -100,7 +102,7 @@ def stream_table(rows: Iterable[Row], schema: TableSchema, *, requested: str | N
 def render(rows: Iterable[Row], schema: TableSchema, kind: TableFormat) -> str:
     """`rows` as the text of a csv, tsv, json or jsonl file.
 
-    In csv and tsv a text that a spreadsheet would take for a formula begins with ', which `read_table` takes away.
+    In csv and tsv what a spreadsheet takes for a formula in a text has a ' before it, which `read_table` takes away.
     """
     names = schema.column_names()
     records = [{name: row.get(name) for name in names} for row in rows]
@@ -258,14 +260,13 @@ def _convert(value: object, column: Column) -> Cell:
 
 
 def _to_cell(value: Cell) -> str:
-    """As csv and tsv hold a value: a text that looks like a formula to a spreadsheet has a ' before it."""
-    text = _to_text(value)
-    return f"'{text}" if isinstance(value, str) and _FORMULA.match(text) else text
+    """As csv and tsv hold a value: what looks like a formula to a spreadsheet has a ' before it."""
+    return _FORMULA.sub(r"\1'\2", value) if isinstance(value, str) else _to_text(value)
 
 
 def _from_cell(value: object) -> object:
     """The inverse of `_to_cell`; a ' before anything else is the user's own."""
-    return value[1:] if isinstance(value, str) and _QUOTED_FORMULA.match(value) else value
+    return _QUOTED_FORMULA.sub(r"\1\2", value) if isinstance(value, str) else value
 
 
 def _to_text(value: Cell) -> str:
@@ -296,12 +297,30 @@ def _read_parquet(content: bytes, schema: TableSchema, where: str) -> list[dict[
         sizes = [file.metadata.row_group(number).total_byte_size for number in range(file.metadata.num_row_groups)]
         # A file of few bytes may repeat a value as often as it likes.
         require_table_size(where, max(sum(sizes), file.metadata.num_rows * _PARQUET_ROW_BYTES))
-        names = [name for name in file.schema_arrow.names if name in schema.column_names()]
-        return list(file.read(columns=names, use_threads=False).to_pylist())
+        fields = [field for field in file.schema_arrow if field.name in schema.column_names()]
+        texts = [
+            field.name for field in fields if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        ]
+        # A text that stands in many rows is held once, until all of them were weighed.
+        file = parquet.ParquetFile(io.BytesIO(content), read_dictionary=texts)
+        table = file.read(columns=[field.name for field in fields], use_threads=False)
+        require_table_size(where, sum(map(_text_bytes, table.columns)))
+        return list(table.to_pylist())
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
         raise InputError(
             where, expected=f"a table ({schema.name})", found=f"'{one_line(error)[:160]}'", cure="check the file"
         ) from error
+
+
+def _text_bytes(column: Any) -> int:
+    """Bytes of all texts of a column that holds each different one once; of any other column 0."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    if not pa.types.is_dictionary(column.type):
+        return 0
+    lengths = (compute.binary_length(chunk.dictionary).take(chunk.indices) for chunk in column.chunks)
+    return sum(compute.sum(of_chunk).as_py() or 0 for of_chunk in lengths)
 
 
 def _pyarrow() -> Any:  # pyarrow ships no type information

@@ -149,6 +149,14 @@ def test_config_file_with_an_unknown_option_is_refused(tmp_path):
     assert "got bogus" in done.stderr
 
 
+def test_a_yes_is_no_number(tmp_path):
+    config = tmp_path / "auvtool.toml"
+    config.write_text("[extract]\nkeep_going = false\njobs = true\n")
+    done = auvtool("extract", "no-such", "-o", "F.h5", "--config", str(config))
+    assert done.returncode == ExitCode.INVALID_INPUT
+    assert "expected a value of jobs, which is no yes or no, got true" in done.stderr
+
+
 def test_flag_beats_environment_beats_config(tmp_path):
     config = tmp_path / "auvtool.toml"
     config.write_text('[score]\npreset = "from-config"\n')

@@ -14,7 +14,7 @@ from auvtool.benchmark.marker import differing
 from auvtool.cases import Dataset
 from auvtool.command_chain import Step, run_chains
 from auvtool.errors import InputError, UsageError
-from auvtool.json_text import parse_json
+from auvtool.json_text import json_text_of, parse_json
 from auvtool.manifest import input_digest, manifest_path
 from auvtool.schema import KEEP_LIST, METRICS, Row
 from auvtool.tables import read_table, write_table
@@ -269,7 +269,7 @@ def read_metrics(experiment: Experiment) -> dict[str, list[Row]]:
     """
     for training in experiment.plan.trainings:
         path = manifest_path(experiment.run_folder(training))
-        counts = parse_json(path.read_text(encoding="utf-8"))["counts"]
+        counts = parse_json(json_text_of(path))["counts"]
         if counts["train"] != len(training.kept):
             raise InputError(
                 path,

@@ -71,14 +71,15 @@ def check(
     counter = nullcontext(console.Progress("check", len(case_ids))) if streamed else None
     found: list[Row] = []
 
-    def on_worker_died(lost: list[str]) -> None:
-        console.warn(f"a worker process was killed while {', '.join(lost)} were in work; trying them one by one")
-
     with counter or console.progress("check", len(case_ids)) as bar:
 
         def rows() -> Iterator[Row]:
             findings = check_dataset(
-                opened, codes=codes, workplace=workplace, on_case=bar.advance, on_worker_died=on_worker_died
+                opened,
+                codes=codes,
+                workplace=workplace,
+                on_case=bar.advance,
+                on_worker_died=console.warn_of_killed_worker,
             )
             for finding in findings:
                 found.append(finding_row(finding))

@@ -84,13 +84,8 @@ def corrupt(
         def on_case(outcome: "SpoiltCase") -> None:
             bar.advance(outcome.case_id)
 
-        def on_worker_died(case_ids: list[str]) -> None:
-            console.warn(
-                f"a worker process was killed while {', '.join(case_ids)} were in work; trying them one by one"
-            )
-
         result = write_corrupt_dataset(
-            plan, options=options, workplace=workplace, on_case=on_case, on_worker_died=on_worker_died
+            plan, options=options, workplace=workplace, on_case=on_case, on_worker_died=console.warn_of_killed_worker
         )
     _say_result(plan, result)
     print(output)

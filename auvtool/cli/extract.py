@@ -211,18 +211,13 @@ def extract(
             for warning in outcome.warnings:
                 console.warn(warning)
 
-        def on_worker_died(case_ids: list[str]) -> None:
-            console.warn(
-                f"a worker process was killed while {', '.join(case_ids)} were in work; trying them one by one"
-            )
-
         result = run_extraction(
             plan,
             workplace=workplace,
             keep_going=keep_going,
             force=force,
             on_case=on_case,
-            on_worker_died=on_worker_died,
+            on_worker_died=console.warn_of_killed_worker,
             on_written=lambda result: _write_manifest(plan, dataset, result.n_cases, len(result.failures)),
         )
     if result.n_cases:

@@ -12,7 +12,7 @@ from auvtool.atomic import atomic_path, move_into_place, require_writable
 from auvtool.cases import Case, CaseProblem, Dataset
 from auvtool.errors import InputError, one_line
 from auvtool.interrupts import kept_from_children
-from auvtool.json_text import parse_json
+from auvtool.json_text import json_text_of, parse_json
 from auvtool.plural import counted
 from auvtool.training.captured_output import captured_output
 from auvtool.training.plans import read_plans
@@ -118,7 +118,7 @@ def _remove_half_written(workspace: Workspace, plans_name: str) -> None:
 
 def _is_json(path: Path) -> bool:
     try:
-        parse_json(path.read_text(encoding="utf-8"))
+        parse_json(json_text_of(path))
     except ValueError:
         return False
     return True

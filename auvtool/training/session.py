@@ -12,7 +12,7 @@ from auvtool.backbones import BACKBONES, require_package, require_scan
 from auvtool.cases import CaseProblem, Dataset
 from auvtool.device import torch_device
 from auvtool.errors import InputError, UsageError
-from auvtool.json_text import parse_json
+from auvtool.json_text import json_text_of, parse_json
 from auvtool.plural import counted
 from auvtool.training.folds import Fold, choose_fold, read_or_make_splits, require_every_class, write_fold
 from auvtool.training.job import FINAL, LATEST, Job, run_job
@@ -288,7 +288,7 @@ def _check_record(request: Request) -> None:
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
-        record = parse_json(path.read_text(encoding="utf-8"))
+        record = parse_json(json_text_of(path))
     except (OSError, ValueError) as error:
         raise InputError(path, expected="the record of a run", found="other content", cure="add --force") from error
     return record if isinstance(record, dict) else {}
