@@ -1,4 +1,4 @@
-"""Where an extractor's weights come from; `test_litemedsam` has those of a package, `test_nnunet_weights` a folder's."""
+"""Where an extractor's weights come from: a path (`test_litemedsam`: a package, `test_nnunet_weights`: a folder)."""
 
 import os
 from pathlib import Path
