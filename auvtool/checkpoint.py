@@ -5,6 +5,8 @@ scalars of nnU-Net's log allowed besides; safetensors files hold nothing else to
 refused by name, unless the user says that the file is to be trusted.
 """
 
+import pickle
+import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 _SAFETENSORS = ".safetensors"
 # Where the makers of foundation models and trainers keep the weights within a checkpoint.
 _STATE_KEYS = ("model", "state_dict", "net", "network_weights")
+_PARALLEL = "module."
 
 
 def load_checkpoint(path: Path, *, device: "torch.device | str" = "cpu", trust: bool = False) -> Any:
@@ -35,7 +38,7 @@ def load_checkpoint(path: Path, *, device: "torch.device | str" = "cpu", trust: 
     import torch
 
     try:
-        if path.suffix == _SAFETENSORS:
+        if path.suffix.lower() == _SAFETENSORS:
             return _read_safetensors(path, device)
         require_stored_zip(path)
         with torch.serialization.safe_globals(_numpy_scalars()), warnings.catch_warnings():
@@ -53,7 +56,7 @@ def load_checkpoint(path: Path, *, device: "torch.device | str" = "cpu", trust: 
     except InputError:
         raise
     except Exception as error:  # a broken file fails anywhere within the unpickler
-        unsafe = [] if trust else _unsafe_globals(path)
+        unsafe = [] if trust else _unsafe_globals(path, error)
         raise InputError(
             path,
             expected="a checkpoint of tensors and plain values",
@@ -67,20 +70,33 @@ def load_checkpoint(path: Path, *, device: "torch.device | str" = "cpu", trust: 
 def read_weights(path: Path, *, device: "torch.device | str" = "cpu", trust: bool = False) -> "dict[str, Any]":
     """The weights of a checkpoint by name: its own, or those under "model", "state_dict", "net" or "network_weights".
 
+    The "module." that training on several GPUs puts before each name is taken off.
+
     Raises:
         InputError: see `load_checkpoint`, or it holds no tensors.
     """
-    import torch
-
     checkpoint = load_checkpoint(path, device=device, trust=trust)
     state = checkpoint
     for key in _STATE_KEYS:
         if isinstance(checkpoint, dict) and isinstance(checkpoint.get(key), dict):
             state = checkpoint[key]
             break
-    if not isinstance(state, dict) or not state or not all(isinstance(t, torch.Tensor) for t in state.values()):
+    if not is_state_dict(state):
         raise InputError(path, expected="a state dict", found="something else", cure="name a checkpoint of weights")
-    return state
+    if all(name.startswith(_PARALLEL) for name in state):
+        return {name.removeprefix(_PARALLEL): tensor for name, tensor in state.items()}
+    return dict(state)
+
+
+def is_state_dict(state: object) -> bool:
+    """Whether it is tensors by name, one at least."""
+    import torch
+
+    return (
+        isinstance(state, dict)
+        and bool(state)
+        and all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in state.items())
+    )
 
 
 def load_strictly(network: "torch.nn.Module", state: "dict[str, Any]", path: Path, *, expected: str) -> None:
@@ -94,7 +110,15 @@ def load_strictly(network: "torch.nn.Module", state: "dict[str, Any]", path: Pat
     missing, surplus = sorted(set(own) - set(given)), sorted(set(given) - set(own))
     differing = [name for name in own if name in given and own[name] != given[name]]
     if not missing and not surplus and not differing:
-        network.load_state_dict(state, strict=True)
+        try:
+            network.load_state_dict(state, strict=True)
+        except RuntimeError as error:  # sparse, quantised or without values
+            raise InputError(
+                path,
+                expected=f"{expected} as plain numbers",
+                found=f"'{one_line(error).rpartition(' occurred : ')[2][:160]}'",
+                cure="check --weights",
+            ) from error
         return
     texts = [
         f"{len(names)} weights {what}, such as {names[0]}"
@@ -120,14 +144,15 @@ def _read_safetensors(path: Path, device: "torch.device | str") -> "dict[str, to
     return tensors
 
 
-def _unsafe_globals(path: Path) -> list[str]:
+def _unsafe_globals(path: Path, error: Exception) -> list[str]:
+    """What a checkpoint asks for that is not allowed; of one that is no archive the first, which `error` names."""
     import torch
 
     try:
         with torch.serialization.safe_globals(_numpy_scalars()):
             return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # not even a pickle: the first error says it
-        return []
+    except Exception:  # a file of before torch 1.6, or not even a pickle
+        return re.findall(r"GLOBAL (\S+)", str(error))[:1] if isinstance(error, pickle.UnpicklingError) else []
 
 
 def _numpy_scalars() -> list[Any]:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +10,15 @@ from itertools import zip_longest
 from pathlib import Path
 
 from auvtool.atomic import as_output_error, remove_folder
-from auvtool.case_extraction import CaseOutcome, CaseTask, not_extracted, read_files, shard_path, work_on_case
+from auvtool.case_extraction import (
+    CaseOutcome,
+    CaseTask,
+    ReadCase,
+    not_extracted,
+    read_files,
+    shard_path,
+    work_on_case,
+)
 from auvtool.cases import Case
 from auvtool.errors import InputError
 from auvtool.extraction_plan import ExtractionPlan, check_space
@@ -143,9 +151,18 @@ def _outcomes(
 
 
 def _one_after_the_other(cases: Sequence[Case], task: CaseTask) -> Iterator[CaseOutcome]:
-    """Cases in this process; the next one is read while the extractor works on one."""
+    """Cases in this process; the next one is read while the extractor works on one.
+
+    The first is read when the extractor is loaded: libraries that catch warnings while they load do it for all threads.
+    """
+    ahead: Future[ReadCase] | None = None
     with ThreadPoolExecutor(max_workers=1) as reader:
-        ahead = reader.submit(read_files, cases[0], task) if cases else None
+
+        def read(case: Case, following: Case | None) -> ReadCase:
+            nonlocal ahead
+            own = reader.submit(read_files, case, task) if ahead is None else ahead
+            ahead = None if following is None else reader.submit(read_files, following, task)
+            return own.result()
+
         for case, following in zip_longest(cases, cases[1:]):
-            read, ahead = ahead, None if following is None else reader.submit(read_files, following, task)
-            yield work_on_case(case, task=task, read=None if read is None else read.result)
+            yield work_on_case(case, task=task, read=partial(read, case, following))

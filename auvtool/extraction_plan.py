@@ -233,7 +233,7 @@ def _check_settings(facts: ExtractorFacts, settings: ExtractionSettings) -> None
     names = {"class_prompts": "prompts"}
     for name, value in settings.model.given().items():
         if name not in facts.options:
-            option, found = names.get(name, name), _as_typed(value)
+            option, found = names.get(name, name), "a table" if name == "class_prompts" else _as_typed(value)
             raise UsageError(f"--{option}: expected nothing for {settings.extractor}, got {found}; leave it out")
     if settings.model.class_prompts and not _asks_by_name(facts, settings):
         raise UsageError(f"--prompts: expected --prompt class-name, got {settings.prompt}; leave one of them out")

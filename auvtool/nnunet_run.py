@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from auvtool.backbones import require_package
-from auvtool.checkpoint import load_checkpoint
+from auvtool.checkpoint import is_state_dict, load_checkpoint
 from auvtool.errors import InputError, one_line
 from auvtool.json_text import json_text_of, parse_json
 
@@ -79,6 +79,10 @@ def read_checkpoint(path: Path, *, device: "torch.device | str" = "cpu", trust: 
     checkpoint = load_checkpoint(path, device=device, trust=trust)
     if not isinstance(checkpoint, dict) or not {"network_weights", "init_args", "trainer_name"} <= set(checkpoint):
         raise InputError(path, expected="a checkpoint of nnU-Net", found="another file", cure="name a nnU-Net run")
+    if not is_state_dict(checkpoint["network_weights"]):
+        raise InputError(
+            path, expected="weights by name under network_weights", found="something else", cure="name a nnU-Net run"
+        )
     return dict(checkpoint)
 
 
@@ -150,11 +154,11 @@ def load_network(run: Path, checkpoints: Sequence[Path], *, trust: bool = False)
 
 def _build(trainer_name: str, manager: Any, configuration: Any, n_channels: int, dataset_json: dict[str, Any]) -> Any:
     n_heads = manager.get_label_manager(dataset_json).num_segmentation_heads
+    require_package(configuration.network_arch_class_name)
+    _check_classes(configuration)
     if trainer_name == "nnUNetTrainer":
         from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
-        require_package(configuration.network_arch_class_name)
-        _check_class(configuration.network_arch_class_name)
         return get_network_from_plans(
             configuration.network_arch_class_name,
             configuration.network_arch_init_kwargs,
@@ -172,15 +176,18 @@ def _build(trainer_name: str, manager: Any, configuration: Any, n_channels: int,
     )
 
 
-def _check_class(name: str) -> None:
-    """Raise ValueError if a dotted path of the plans, which nnU-Net would call, names something other than a network.
+def _check_classes(configuration: Any) -> None:
+    """Raise ValueError if a dotted path of the plans, which nnU-Net would call, names no network and no layer.
 
-    What it names nothing of is left to nnU-Net, which looks for networks that have moved.
+    What names nothing is left to nnU-Net, which looks for networks that have moved.
     """
     import pydoc
 
     from torch import nn
 
-    found = pydoc.locate(name)
-    if found is not None and not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise ValueError(f"network_class_name {name} is no network")
+    arguments = configuration.network_arch_init_kwargs
+    layers = {name: arguments[name] for name in configuration.network_arch_init_kwargs_req_import}
+    for key, name in {"network_class_name": configuration.network_arch_class_name, **layers}.items():
+        found = None if name is None else pydoc.locate(name)
+        if found is not None and not (isinstance(found, type) and issubclass(found, nn.Module)):
+            raise ValueError(f"{key} {name} is no class of torch.nn.Module")

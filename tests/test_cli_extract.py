@@ -139,6 +139,12 @@ def test_an_option_of_another_model_is_refused(folder: Path, words: list[str]) -
     assert str(done.exception).startswith(f"{words[0]}: expected nothing for identity")
 
 
+def test_a_table_of_prompts_for_a_model_that_takes_none_is_refused(folder: Path) -> None:
+    Path("p.csv").write_text("class_name,prompt\nclass,a thing\n")
+    done = run("extract", folder, "-o", "F.h5", "--prompts", "p.csv")
+    assert str(done.exception) == "--prompts: expected nothing for litemedsam, got a table; leave it out"
+
+
 def test_trust_is_the_only_way_past_the_safe_reader(folder: Path) -> None:
     torch.save({"model": {"a": torch.ones(1)}, "made": Path("here")}, "w.pth")
     done = run("extract", folder, "-o", "F.h5", "--weights", "w.pth")

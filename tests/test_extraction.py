@@ -264,7 +264,7 @@ def test_a_killed_worker_is_a_row(folder: Path, tmp_path: Path, monkeypatch: pyt
     assert result.n_cases == 2
 
 
-def test_the_next_case_is_read_while_one_is_in_work(
+def test_the_next_case_is_read_while_one_is_in_work_and_the_first_when_the_model_is_loaded(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     was_read = {f"case_{number:02d}": threading.Event() for number in range(3)}
@@ -276,15 +276,26 @@ def test_the_next_case_is_read_while_one_is_in_work(
         return files
 
     def work_on_case(case, *, task, read):
-        number = int(case.case_id[-2:])
-        if number < 2:
-            waited.append(was_read[f"case_{number + 1:02d}"].wait(timeout=300))
-        return case_extraction.work_on_case(case, task=task, read=read)
+        def read_and_wait():
+            files, number = read(), int(case.case_id[-2:])
+            if number < 2:
+                waited.append(was_read[f"case_{number + 1:02d}"].wait(timeout=300))
+            return files
 
+        return case_extraction.work_on_case(case, task=task, read=read_and_wait)
+
+    def load_extractor(*words, **options):
+        unread.append(not any(event.is_set() for event in was_read.values()))
+        return load(*words, **options)
+
+    load, unread = case_extraction.load_extractor, []
+    monkeypatch.setattr(case_extraction, "_loaded", {})
+    monkeypatch.setattr(case_extraction, "load_extractor", load_extractor)
     monkeypatch.setattr(extraction, "read_files", noted)
     monkeypatch.setattr(extraction, "work_on_case", work_on_case)
     assert extracted(folder, tmp_path / "F.h5").n_cases == 3
     assert waited == [True, True]
+    assert unread == [True]  # warnings that are caught while it loads are caught for the thread that reads too
 
 
 def test_workers_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:

@@ -304,3 +304,9 @@ def test_names_in_a_report_are_text(one_case, tmp_path):
     markdown = (tmp_path / "R.md").read_text(encoding="utf-8")
     assert visible(markdown) == markdown
     assert not re.search(r"(?<!\\)<(script|b|svg|img)", markdown)
+
+
+@pytest.mark.parametrize("name", ["می\u200cروم", "क्\u200dष", "葛\U000e0100", "☺\ufe0f"])
+def test_joiners_and_variants_that_words_are_written_with_stay(name):
+    assert case_id_fault(name) is None
+    assert visible(name) == name

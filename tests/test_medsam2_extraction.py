@@ -49,6 +49,8 @@ def test_strange_weights_are_refused_in_one_line(load_medsam2, medsam2_weights, 
         "1 weights missing": {n: t for n, t in good.items() if n != "no_mem_embed"},
         "1 weights too many": good | {"head.weight": torch.zeros(1)},
         "of another shape": good | {"no_mem_embed": torch.zeros(1, 1, 8)},
+        "308 weights of another shape": dict.fromkeys(good, torch.zeros(())),
+        "point_embed.weight": good | {"sam_prompt_encoder.point_embeddings.1.weight": torch.zeros(2)},
         "print": {"a": RunsCode()},
     }
     path = tmp_path / "w.pt"

@@ -100,6 +100,26 @@ def test_plans_that_name_no_network_are_refused_and_nothing_is_called(tmp_path, 
         extractor_of(run)
 
 
+@pytest.mark.parametrize("trainer", ["nnUNetTrainer", "nnUNetTrainerNoDeepSupervision"])
+def test_plans_whose_layer_is_a_command_are_refused_and_it_does_not_run(tmp_path, trainer):
+    run = write_run(tmp_path / "RUN", plans_of(), change=lambda checkpoint: checkpoint.update(trainer_name=trainer))
+    plans = plans_of()
+    layers = plans["configurations"]["net"]["architecture"]["arch_kwargs"]
+    layers |= {"nonlin": "os.mkdir", "nonlin_kwargs": {"path": str(tmp_path / "ran")}}
+    (run / "plans.json").write_text(json.dumps(plans))
+    with pytest.raises(InputError, match=r"plans\.json: expected plans .* got 'ValueError: nonlin os\.mkdir") as caught:
+        extractor_of(run)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("weights", [[1], None, {}, {1: 2}, {"decoder.seg_layers.1.weight": 3}])
+def test_weights_that_are_none_are_refused_in_one_line(tmp_path, weights):
+    run = write_run(tmp_path / "RUN", plans_of(), change=lambda checkpoint: checkpoint.update(network_weights=weights))
+    with pytest.raises(InputError, match=r"checkpoint_final\.pth: expected weights by name under network_weights"):
+        facts(run)
+
+
 @pytest.mark.parametrize("where", [".", "fold_0", "fold_0/checkpoint_best.pth"])
 def test_what_is_no_finished_run_is_refused(tmp_path, plain, where):
     if where != ".":

@@ -268,7 +268,7 @@ EXTRACTORS: dict[str, ExtractorFacts] = {
             code_licence="MIT",
             weights_licence="MIT",
             source="anatomix.pth of neel-dey/anatomix",
-            cost="2.2 to 2.9 GB; one CPU thread: 6 to 8 s a window of 128^3, which overlap by half",
+            cost="2.2 to 2.9 GB; one CPU thread: 6 to 9 s a window of 128^3, which overlap by half",
         ),
     ),
 }

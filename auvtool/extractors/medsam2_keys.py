@@ -63,7 +63,7 @@ def transformers_names(state: Mapping[str, torch.Tensor], *, with_memory: bool) 
     """The weights of a checkpoint under the names that transformers has for them.
 
     The four embeddings of points and corners become one, and the matrix of positions, which images and prompts share,
-    stands twice. Names without a rule are left as they are.
+    stands twice. Names without a rule are left as they are, and so are embeddings of points that do not fit together.
 
     Args:
         state: by the authors' names.
@@ -71,7 +71,7 @@ def transformers_names(state: Mapping[str, torch.Tensor], *, with_memory: bool) 
     """
     renamed = {_renamed(name): tensor for name, tensor in state.items()}
     points = sorted(name for name in renamed if _POINTS.match(name))
-    if points:
+    if len({renamed[name].shape for name in points}) == 1 and renamed[points[0]].ndim:
         renamed["prompt_encoder.point_embed.weight"] = torch.cat([renamed.pop(name) for name in points])
     positions = renamed.get("prompt_encoder.shared_embedding.positional_embedding")
     if positions is not None:
@@ -85,7 +85,8 @@ def other_network(state: Mapping[str, torch.Tensor]) -> str | None:
     if trunk and f"{_TRUNK}pos_embed_window" not in state:
         return "those of Efficient MedSAM2 (EfficientTAM)"
     if trunk:
-        n_channels = len(state.get(f"{_TRUNK}patch_embed.proj.weight", ()))
+        patches = state.get(f"{_TRUNK}patch_embed.proj.weight", torch.empty(0))
+        n_channels = len(patches) if patches.ndim else 0
         n_blocks = len({name.removeprefix(_TRUNK).split(".")[1] for name in trunk if ".blocks." in name})
         if (n_channels, n_blocks) in _HIERA:
             return f"those of SAM2's {_HIERA[n_channels, n_blocks]} network"

@@ -86,8 +86,8 @@ def version_of(facts: ExtractorFacts) -> str:
 
 
 def _sha256(path: Path) -> str:
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise InputError(path, expected="a weights file", found="a pipe or a device", cure="check --weights")
+    if path.exists() and not (path.is_file() or path.is_dir()):  # it is read twice, and a device may have no end
+        raise InputError(path, expected="a weights file", found="a pipe or a device", cure="write it to a file")
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
