@@ -1,4 +1,4 @@
-"""Where an extractor's weights come from; `test_litemedsam` has those of a package, `test_nnunet_weights` a folder's."""
+"""Files of weights; `test_litemedsam` has those of a package, `test_nnunet_weights` those of a results folder."""
 
 import os
 from pathlib import Path

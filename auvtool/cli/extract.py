@@ -53,8 +53,8 @@ def extract(
         typer.Option(
             "--weights",
             metavar="PATH",
-            help="Checkpoint; needed where no package carries the weights. Of nnunet a results folder, which stands for "
-            "its first fold, or a checkpoint in it.",
+            help="Checkpoint; needed where no package carries the weights. Of nnunet a results folder, which stands "
+            "for its first fold, or a checkpoint in it.",
         ),
     ] = None,
     trust_checkpoint: TrustCheckpoint = False,
