@@ -22,13 +22,25 @@ def refuse_existing(path: Path, *, force: bool) -> None:
 
     Raises:
         UsageError: `path` exists and `force` is off, is a folder, or its folder does not exist.
+        OutputError: nothing may be written to its folder.
     """
     if path.is_dir():
         raise UsageError(f"{path}: expected a file to write, got a folder; name a file in it")
     if not path.parent.is_dir():
         raise UsageError(f"{path}: expected an existing folder {path.parent}, got none; create it first (mkdir -p)")
-    if path.exists() and not force and not is_stream(path):
+    if is_stream(path):
+        return
+    if path.exists() and not force:
         raise UsageError(f"{path}: expected no file yet, got an existing one; add --force to replace it")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        with as_output_error(path):
+            raise OSError(errno.EACCES, os.strerror(_why_not_writable(path.parent)))
+
+
+def _why_not_writable(folder: Path) -> int:
+    if hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY:
+        return errno.EROFS
+    return errno.EACCES
 
 
 def is_stream(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """Case ids: every command makes file names of them, so that not every text will do."""
 
 import os
+import unicodedata
 from pathlib import PureWindowsPath
 
 from auvtool.visible_text import has_hidden, visible
@@ -24,6 +25,11 @@ def case_id_fault(case_id: str, *, windows: bool = os.name == "nt") -> str | Non
         "a name that Windows keeps for itself": windows and _is_reserved(case_id),
     }
     return next((fault for fault, holds in faults.items() if holds), None)
+
+
+def folded(case_id: str) -> str:
+    """Equal for two ids that are one file on Windows, macOS and their network shares, and two on Linux."""
+    return unicodedata.normalize("NFC", case_id.casefold())
 
 
 def _is_reserved(case_id: str) -> bool:

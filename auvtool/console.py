@@ -58,6 +58,11 @@ def warn(message: str) -> None:
         _say(f"auvtool: warning: {message}")
 
 
+def warn_of_killed_worker(case_ids: list[str]) -> None:
+    """Of a pool, which tries the cases that it worked on again; said unless --quiet."""
+    warn(f"a worker process was killed while {', '.join(case_ids)} were in work; trying them one by one")
+
+
 def info(message: str) -> None:
     """Said unless --quiet."""
     if _verbosity.level >= 0:
@@ -108,22 +113,31 @@ class Progress:
 class _Bar(Progress):
     def __init__(self, description: str, total: int, console: "Console") -> None:
         super().__init__(description, total)
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, RenderableColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
+        from rich.table import Column
+        from rich.text import Text
 
+        # A column that may wrap gives way on a narrow terminal, and does not take the place of the count.
+        self._case = Text(no_wrap=True, overflow="ellipsis")
         self.bar = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[case]}", markup=False),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True), elapsed_when_finished=True),
+            RenderableColumn(self._case),
             console=console,
         )
-        self._task = self.bar.add_task(description, total=total, case="")
+        self._task = self.bar.add_task(description, total=total)
 
     def advance(self, case: str) -> None:
         self.done += 1
-        self.bar.update(self._task, completed=self.done, case=visible(case))
+        self._case.plain = visible(case)
+        self.bar.update(self._task, completed=self.done)
+
+    def hide(self) -> None:
+        """Leave nothing of it on the screen."""
+        self.bar.update(self._task, visible=False)
 
 
 @contextmanager
@@ -136,7 +150,11 @@ def progress(description: str, total: int) -> Iterator[Progress]:
 
     bar = _Bar(description, total, Console(stderr=True))
     with bar.bar:
-        yield bar
+        try:
+            yield bar
+        finally:
+            if not bar.done:  # refused before the first case, or nothing to do
+                bar.hide()
 
 
 def is_terminal(stream: object) -> bool:
@@ -164,12 +182,14 @@ def print_columns(cells: Sequence[str], widths: Sequence[int]) -> None:
 
 
 _LONG = 40  # characters of a cell
+_NARROWEST = 12  # characters that a column of texts keeps
 
 
 def print_table(rows: Sequence[Row], columns: Sequence[str], *, title: str = "", to_stderr: bool = False) -> None:
     """A readable table (floats to three decimals, '-' for a missing value) on stdout, or on stderr unless --quiet.
 
-    On a narrow terminal columns of long texts give way first, and end in an ellipsis.
+    On a narrow terminal columns of long texts give way first and end in an ellipsis, then the gaps, then headers and
+    other texts. Numbers stay whole: where all that is not enough, lines run on.
     """
     if to_stderr and _verbosity.level < 0:
         return
@@ -177,23 +197,63 @@ def print_table(rows: Sequence[Row], columns: Sequence[str], *, title: str = "",
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        numeric = all(isinstance(row.get(name), int | float) or row.get(name) is None for row in rows)
-        is_long = any(len(_readable(row.get(name))) > _LONG for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", no_wrap=not is_long)
-    for row in rows:
-        cells = (_readable(row.get(name)) for name in columns)
-        table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells))
     stream = sys.stderr if to_stderr else sys.stdout
-    width = None if is_terminal(stream) else 160
-    drawing = Console(file=stream, width=width, soft_wrap=True)
+    available = Console(file=stream).width if is_terminal(stream) or stream.isatty() else 160
+    cells = [[_readable(row.get(name)) for row in rows] for name in columns]
+    widths, gap = _layout(columns, cells, available)
+    table = Table(title=title or None, title_justify="left", box=None, padding=(0, gap, 0, 0), pad_edge=False)
+    table.header_style = "bold"
+    for name, width in zip(columns, widths, strict=True):
+        numeric = all(isinstance(row.get(name), int | float) or row.get(name) is None for row in rows)
+        table.add_column(Text(name), justify="right" if numeric else "left", width=width, no_wrap=True)
+    for record in zip(*cells, strict=True):
+        table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in record))
+    width = max(available, sum(widths) + gap * len(widths))
+    drawing = Console(file=stream, width=width, height=25, soft_wrap=True)  # without a height a dumb terminal has 80
     with drawing.capture() as drawn:  # rich would end the program with exit 1 where the reader has gone
         drawing.print(table)
     if to_stderr:
         _write_on_stderr(drawn.get())
     else:
         sys.stdout.write(drawn.get())
+
+
+def _layout(columns: Sequence[str], cells: Sequence[Sequence[str]], available: int) -> tuple[list[int], int]:
+    """Widths of the columns of a table, and the gap between them, that fit `available` characters as far as can be."""
+    from rich.cells import cell_len
+
+    longest = [max(map(cell_len, column), default=0) for column in cells]
+    widths = [max(cell_len(name), length) for name, length in zip(columns, longest, strict=True)]
+    texts = [not all(_is_number(cell) for cell in column) for column in cells]
+    narrow = [min(length, _NARROWEST) if text else length for length, text in zip(longest, texts, strict=True)]
+    gap = 2
+    for least in (
+        [least if length > _LONG else width for least, length, width in zip(narrow, longest, widths, strict=True)],
+        None,  # the gap
+        longest,
+        narrow,
+    ):
+        excess = sum(widths) + gap * (len(widths) - 1) - available
+        if excess <= 0:
+            break
+        if least is None:
+            gap = 1
+        else:
+            _shrink(widths, least, excess)
+    return widths, gap
+
+
+def _shrink(widths: list[int], least: Sequence[int], excess: int) -> None:
+    """Take `excess` characters from the columns that are widest, as long as each keeps its least."""
+    for _ in range(excess):
+        wide = [place for place, width in enumerate(widths) if width > max(least[place], 1)]
+        if not wide:
+            return
+        widths[max(wide, key=lambda place: widths[place])] -= 1
+
+
+def _is_number(cell: str) -> bool:
+    return cell == "-" or cell.lstrip(" <-+").replace(".", "").isdecimal()
 
 
 def _readable(value: object) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from auvtool.atomic import write_text
 from auvtool.converters import Quirk, SourceCase
 from auvtool.converters.case_files import CaseFiles, CaseTarget
-from auvtool.json_text import parse_json
+from auvtool.json_text import json_text_of, parse_json
 from auvtool.manifest import size_and_time
 
 RECORDS = ".convert"  # folder of the records in a data set, and the mark of one that convert made
@@ -41,7 +41,7 @@ def finished_cases(folder: Path, prints: Mapping[str, str]) -> dict[str, CaseFil
     finished = {}
     for case_id, fingerprint_now in prints.items():
         try:
-            record = parse_json((folder / RECORDS / f"{case_id}.json").read_text(encoding="utf-8"))
+            record = parse_json(json_text_of(folder / RECORDS / f"{case_id}.json"))
             if record["fingerprint"] != fingerprint_now:
                 continue
             quirks = tuple(Quirk(**quirk) for quirk in record["quirks"])

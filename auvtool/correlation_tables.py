@@ -81,7 +81,7 @@ def read_tables(paths: Sequence[Path], *, metric: MetricName) -> tuple[list[Scor
             or a number is infinite or a size negative.
     """
     if list(paths).count(STANDARD_STREAM) > 1:
-        raise UsageError("FILES: expected '-' once, got it twice; standard input holds one table")
+        raise UsageError("correlate: expected '-' once, got it twice; standard input holds one table")
     scores: list[ScoreTable] = []
     metrics: list[MetricsTable] = []
     for path in paths:
@@ -93,9 +93,9 @@ def read_tables(paths: Sequence[Path], *, metric: MetricName) -> tuple[list[Scor
             metrics.append(metrics_table(rows, where, metric=metric))
     if len(metrics) != 1:
         found = f"two: {metrics[0].where}, {metrics[1].where}" if metrics else "none"
-        raise UsageError(f"FILES: expected one metrics table, got {found}; name the one that eval wrote")
+        raise UsageError(f"correlate: expected one metrics table, got {found}; name the one that eval wrote")
     if not scores:
-        raise UsageError("FILES: expected scores beside the metrics, got none; name a table that score wrote")
+        raise UsageError("correlate: expected scores beside the metrics, got none; name a table that score wrote")
     _refuse_same_method(scores)
     return scores, metrics[0]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from auvtool.atomic import move_into_place, write_text
 from auvtool.cases import Case, Fault
+from auvtool.json_text import json_text_of, parse_json
 from auvtool.manifest import size_and_time
 from auvtool.schema import Row
 
@@ -72,7 +73,7 @@ class Parts:
         finished, own = {}, set()
         for case_id, fingerprint_now in prints.items():
             try:
-                record = json.loads(self._record(case_id).read_text(encoding="utf-8"))
+                record = parse_json(json_text_of(self._record(case_id)))
                 made = MadeCase(record["row"], record["entry"], record["is_substitute"])
                 files = {self.dataset / name for name in record["own"]}
                 is_todays = record["fingerprint"] == fingerprint_now

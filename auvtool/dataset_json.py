@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from auvtool.errors import InputError, one_line
-from auvtool.json_text import parse_json
+from auvtool.json_text import json_text_of, parse_json
 
 # What nnU-Net 2.8 has a reader for, and .mhd, which SimpleITK reads as well. The longer ending stands first.
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl", ".tiff", ".tif", ".png", ".bmp")
+# Atlases of the brain have some hundred. A confusion matrix of as many is 128 MiB.
+_MOST_LABELS = 4096
 _REQUIRED_KEYS = ("labels", "channel_names", "numTraining", "file_ending")
 
 
@@ -33,7 +35,7 @@ def read_dataset_json(folder: Path) -> dict[str, Any]:
     """
     path = folder if folder.is_file() or (folder.suffix == ".json" and not folder.is_dir()) else folder / "dataset.json"
     try:
-        raw = parse_json(path.read_text(encoding="utf-8"))
+        raw = parse_json(json_text_of(path))
     except OSError as error:
         raise InputError(
             path, expected="a readable dataset.json", found=f"'{error.strerror}'", cure="check the path"
@@ -80,8 +82,8 @@ def semantic_classes(raw: Mapping[str, Any], where: Path) -> tuple[tuple[Semanti
     """Foreground classes in the order of dataset.json, ignore label, and whether there are regions.
 
     Raises:
-        InputError: no background 0, values that are not consecutive, an ignore label that is not the highest, or
-            regions without `regions_class_order`.
+        InputError: no background 0, values that are not consecutive or far too many, an ignore label that is not the
+            highest, or regions without `regions_class_order`.
     """
     labels = raw["labels"]
     if not isinstance(labels, dict) or not labels:
@@ -117,6 +119,10 @@ def semantic_classes(raw: Mapping[str, Any], where: Path) -> tuple[tuple[Semanti
             expected="consecutive labels from 0 on" + ("" if ignore is None else ", ignore the highest"),
             found=", ".join(map(str, used)) + ("" if ignore is None else f" with ignore {ignore[0]}"),
             cure="renumber the labels in dataset.json and in the label files",
+        )
+    if len(used) > _MOST_LABELS:
+        raise InputError(
+            where, expected=f"at most {_MOST_LABELS} labels", found=len(used), cure="leave out what no label holds"
         )
     if has_regions:
         order = raw.get("regions_class_order")

@@ -14,10 +14,10 @@ from auvtool.evaluation_pairs import Comparison, Pair
 from auvtool.failures import failure_row
 from auvtool.label_stream import label_blocks, read_label_grid
 from auvtool.metrics import Confusion, Overlap, PairCounts, confusion_matrix, overlap
-from auvtool.schema import ALL_CLASSES, Row
+from auvtool.schema import ALL_CLASSES, Row, class_label
 from auvtool.surface_distances import NO_SURFACES, SurfaceAgreement, SurfaceMeasures, surface_agreement
 from auvtool.volume import whole_numbers
-from auvtool.volume_file import FileGrid, FileVolume, read_volume_file, spacing_of
+from auvtool.volume_file import FileGrid, FileVolume, read_volume_file, spacing_of, times
 from auvtool.worker_pool import WorkerDied
 from auvtool.workplace import HERE, Workplace
 
@@ -245,7 +245,7 @@ def class_means(evaluation: Evaluation) -> list[Row]:
             "n_false_alarm": statuses.count("false_alarm"),
             "n_missed": statuses.count("missed"),
         }
-        rows.append({"class": item.name, **of_classes[-1], **counts})
+        rows.append({"class": class_label(item.name), **of_classes[-1], **counts})
     sums = {name: sum(int(str(row[name])) for row in rows) for name in counts}
     return [*rows, {"class": ALL_CLASSES, **_means(of_classes), **sums}]
 
@@ -275,8 +275,8 @@ def _check_geometry(reference: FileVolume | FileGrid, prediction: FileVolume | F
     spacing, found_spacing = spacing_of(reference.affine), spacing_of(prediction.affine)
     axes, found_axes = (_axis_codes(volume.affine) for volume in (reference, prediction))
     checks = (
-        ("shape", shape == found_shape, _times(shape), _times(found_shape)),
-        ("spacing in mm", np.allclose(spacing, found_spacing), _times(spacing), _times(found_spacing)),
+        ("shape", shape == found_shape, times(shape), times(found_shape)),
+        ("spacing in mm", np.allclose(spacing, found_spacing), times(spacing), times(found_spacing)),
         ("orientation", axes == found_axes, axes, found_axes),
     )
     for what, agree, expected, found in checks:
@@ -294,7 +294,3 @@ def _check_geometry(reference: FileVolume | FileGrid, prediction: FileVolume | F
 
 def _axis_codes(affine: np.ndarray) -> str:
     return "".join(nibabel.orientations.aff2axcodes(affine))  # type: ignore[no-untyped-call]
-
-
-def _times(values: Sequence[int] | np.ndarray) -> str:
-    return "x".join(f"{float(value):.6g}" for value in values)

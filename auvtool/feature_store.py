@@ -45,12 +45,11 @@ from auvtool.case_features import (
     Status,
 )
 from auvtool.errors import InputError, one_line
-from auvtool.hdf5_objects import attribute, own_object, require_own_bytes, require_own_objects
+from auvtool.hdf5_objects import HDF5_SIGNATURE, attribute, own_object, require_own_bytes, require_own_objects
 from auvtool.json_text import parse_json
 from auvtool.schema import FEATURES_NAME, FEATURES_VERSION
 from auvtool.spectrum import CENTERINGS, UNFOLDINGS, Centering
 
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _COUNTS = ("n_slices", "n_voxels", "n_feature_voxels")
 
 
@@ -87,7 +86,7 @@ class FeatureFile:
             self._n_bytes = path.stat().st_size
         except OSError as error:
             with path.open("rb") as file:
-                is_other = file.read(len(_HDF5_SIGNATURE)) != _HDF5_SIGNATURE
+                is_other = file.read(len(HDF5_SIGNATURE)) != HDF5_SIGNATURE
             found = "a file of another kind" if is_other else f"a broken one ('{one_line(error)}')"
             cure = "give the file that auvtool extract wrote" if is_other else "make it again with auvtool extract"
             raise self._error(expected="a feature file (HDF5)", found=found, cure=cure) from error

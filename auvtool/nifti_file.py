@@ -66,7 +66,8 @@ def open_nifti(path: Path) -> Any:
     packed = path.suffix.lower() == ".gz"
     require_bytes(path, int(offset) + n_voxels * itemsize, n_voxels * max(itemsize, 8 * is_scaled), packed=packed)
     proxy = _nibabel.arrayproxy.ArrayProxy(path, header)
-    return kind(proxy, header.get_best_affine(), header)
+    with np.errstate(all="ignore"):  # of an absurd affine nibabel calculates before it refuses it
+        return kind(proxy, header.get_best_affine(), header)
 
 
 def nifti_affine(image: Any) -> np.ndarray:

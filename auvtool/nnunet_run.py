@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from auvtool.backbones import require_package
 from auvtool.checkpoint import is_state_dict, load_checkpoint
 from auvtool.errors import InputError, one_line
-from auvtool.json_text import parse_json
+from auvtool.json_text import json_text_of, parse_json
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +93,7 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: it cannot be read, or is something else.
     """
     try:
-        content = parse_json(path.read_text(encoding="utf-8"))
+        content = parse_json(json_text_of(path))
     except (OSError, ValueError) as error:
         raise InputError(path, expected="readable JSON", found=f"'{one_line(error)}'", cure="check the file") from error
     if not isinstance(content, dict):

@@ -8,7 +8,7 @@ import numpy as np
 
 from auvtool.file_limits import require_bytes, require_volume_size
 from auvtool.image_files import strip_channel
-from auvtool.json_text import parse_json
+from auvtool.json_text import json_text_of, parse_json
 
 # No page, with its tags, unpacks to more than this many times its bytes, whichever way it was packed.
 _TIFF_RATIO = 2**14
@@ -49,7 +49,7 @@ def read_tiff(path: Path) -> tuple[np.ndarray, np.ndarray]:
     for name in dict.fromkeys((split[0] if split else stem, stem)):
         beside = path.with_name(name + ".json")
         if beside.is_file():
-            spacing = parse_json(beside.read_text(encoding="utf-8"))["spacing"]
+            spacing = parse_json(json_text_of(beside))["spacing"]
             if len(spacing) != 3 or not all(length > 0 for length in spacing):
                 raise ValueError(f"spacing {spacing} in {beside.name}")
             affine[[0, 1, 2], [0, 1, 2]] *= np.array(spacing[::-1], dtype=np.float64)

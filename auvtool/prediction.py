@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from auvtool.atomic import as_output_error, move_into_place, write_text
+from auvtool.atomic import as_output_error, holds_anything, move_into_place, write_text
 from auvtool.cases import Case
 from auvtool.device import torch_device
 from auvtool.errors import AuvtoolError, InputError, OutputError, UsageError, one_line
@@ -136,7 +136,7 @@ def predict(
         on_case: told the id of each case that is through.
 
     Raises:
-        UsageError: `output` holds predictions of another model, or of images that are not today's.
+        UsageError: `output` holds predictions of another model or of images that are not today's, or other files.
         OutputError: the disk is full, or the like.
         InputError: a case failed, and `keep_going` is off.
     """
@@ -170,6 +170,18 @@ def is_predicted(case: Case, output: Path, file_ending: str, *, probabilities: b
     """Whether `output` holds all that `predict` writes for a case."""
     endings = (file_ending, *_PROBABILITY_ENDINGS) if probabilities else (file_ending,)
     return all((output / (case.case_id + ending)).exists() for ending in endings)
+
+
+def require_own_folder(output: Path) -> None:
+    """Refuse a folder of other files: labels of the same name would count as predicted, and go under `force`.
+
+    Raises:
+        UsageError: see above, or `output` is a file.
+    """
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"{output}: expected a folder to write, got a file; name a folder")
+    if output.is_dir() and not (output / RECORD).is_file() and holds_anything(output):
+        raise UsageError(f"{output}: expected a new folder or one that predict wrote, got another; name a new folder")
 
 
 @dataclass(frozen=True)
@@ -249,8 +261,7 @@ def _open_output(model: Model, output: Path, cases: Sequence[Case], *, force: bo
 
     After a kill, a map of another model that had not been replaced yet would count as one of this model.
     """
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"{output}: expected a folder to write, got a file; name a folder")
+    require_own_folder(output)
     record = {"model_sha256": model.sha256, "mirror": model.mirror}
     path = output / RECORD
     before = read_json(path) if path.is_file() else {**record}
@@ -281,9 +292,10 @@ def _open_output(model: Model, output: Path, cases: Sequence[Case], *, force: bo
         for partial in output.glob(f"{_PARTIAL}*"):  # of a run that was killed
             shutil.rmtree(partial)
     for name, content in (
+        # The record first: a folder that holds other files but not this one is not ours.
+        (RECORD, {**record, "images": dict(sorted({**known, **images}.items()))}),
         ("dataset.json", model.predictor.dataset_json),
         ("plans.json", model.predictor.plans_manager.plans),
-        (RECORD, {**record, "images": dict(sorted({**known, **images}.items()))}),
     ):
         write_text(output / name, json.dumps(content, indent=4, ensure_ascii=False) + "\n", force=True)
 

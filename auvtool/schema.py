@@ -38,6 +38,12 @@ class TableSchema:
 
 ALL_CLASSES = "all"  # class_name of the rows that are of no one class
 
+
+def class_label(name: str) -> str:
+    """A class's name where no class_id stands beside it: one called as `ALL_CLASSES` is told from those rows."""
+    return f"{name} (class)" if name == ALL_CLASSES else name
+
+
 CASE = Column("case", "str", "case id")
 _CLASS_ID = Column("class_id", "int", "class of dataset.json, or decoder channel; empty: the whole case", nullable=True)
 _CLASS_NAME = Column("class_name", "str", "name of the class; 'all': the whole case")

@@ -9,7 +9,7 @@ import numpy as np
 from auvtool.correlation import bootstrap_intervals, partial_pearson, partial_spearman, pearson, spearman
 from auvtool.correlation_tables import Common, MetricName, MetricsTable, Point, ScoreTable, common
 from auvtool.errors import UsageError
-from auvtool.schema import ALL_CLASSES, Row
+from auvtool.schema import ALL_CLASSES, Row, class_label
 
 Level: TypeAlias = Literal["classes", "cases"]
 
@@ -95,7 +95,7 @@ def correlation_rows(
                     "method": table.method,
                     "metric": metric,
                     "level": level,
-                    "class_name": ALL_CLASSES if name is None else name,
+                    "class_name": ALL_CLASSES if name is None else class_label(name),
                     **_measure(pairs, resamples=resamples, seed=seed),
                 }
             )

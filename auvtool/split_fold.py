@@ -7,7 +7,7 @@ from typing import Any
 
 from auvtool.atomic import write_text
 from auvtool.errors import InputError, UsageError, one_line
-from auvtool.json_text import parse_json
+from auvtool.json_text import json_text_of, parse_json
 from auvtool.keep_list import KeepList
 
 
@@ -87,7 +87,7 @@ def append_fold(path: Path, fold: FilteredFold) -> None:
 
 def _read_splits(path: Path) -> list[dict[str, Any]]:
     try:
-        splits = parse_json(path.read_text(encoding="utf-8"))
+        splits = parse_json(json_text_of(path))
     except OSError as error:
         raise InputError(
             path,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from auvtool.atomic import atomic_path, refuse_existing, write_text
+from auvtool.atomic import atomic_path, is_stream, refuse_existing, write_text
 from auvtool.errors import InputError, UsageError, one_line
 from auvtool.file_limits import require_table_size, table_limit_bytes
 from auvtool.json_text import parse_json
@@ -20,17 +20,20 @@ TableFormat: TypeAlias = Literal["csv", "tsv", "json", "jsonl", "parquet"]
 STANDARD_STREAM = Path("-")
 # A longer line has no table: the largest cells are errors of a case, of some hundred characters.
 _MOST_LINE_BYTES = 2**20
+_SHOWN = 4  # columns that a message names
 _PARQUET_ROW_BYTES = 100  # at least, once it is a row of Python values
-# What a spreadsheet takes for a formula when a text begins with it, and takes a leading ' away from.
-_FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠].", re.DOTALL)
-_QUOTED_FORMULA = re.compile("'+[=+\\-@\t\r\n＝＋－＠].", re.DOTALL)
+# Where a spreadsheet sees a formula begin: within a text too, if its columns have semicolons between them (as in most
+# of Europe).
+_CELL_BEGINS, _FORMULA_BEGINS = '(^[ "]*|[;,\t\r\n]"*)', "('*)(?=[=+\\-@\t\r\n＝＋－＠].)"
+_FORMULA = re.compile(_CELL_BEGINS + _FORMULA_BEGINS, re.DOTALL)
+_QUOTED_FORMULA = re.compile(_CELL_BEGINS + "'" + _FORMULA_BEGINS, re.DOTALL)
 
 
 def table_format(path: Path, requested: str | None) -> TableFormat:
-    """The format asked for, else the one that the file's ending names, else csv.
+    """The format asked for, else the one that the file's ending names; csv without an ending, and for a pipe.
 
     Raises:
-        UsageError: `requested` is no table format, or parquet was asked of a pipe.
+        UsageError: `requested` is no table format, the ending names another one, or parquet was asked of a pipe.
     """
     formats: tuple[TableFormat, ...] = get_args(TableFormat)
     suffix = path.suffix.lower().lstrip(".")
@@ -41,6 +44,11 @@ def table_format(path: Path, requested: str | None) -> TableFormat:
             return known
     if requested is not None:
         raise UsageError(f"--format: expected one of {', '.join(formats)}, got {requested}; choose one of them")
+    if suffix and not is_stream(path):  # a spreadsheet would not open the csv that an .xlsx holds
+        raise UsageError(
+            f"-o: expected a file that ends in {', '.join(f'.{known}' for known in formats)}, got {path}; "
+            "name such a file, or say which with --format"
+        )
     return "csv"
 
 
@@ -94,7 +102,7 @@ def stream_table(rows: Iterable[Row], schema: TableSchema, *, requested: str | N
 def render(rows: Iterable[Row], schema: TableSchema, kind: TableFormat) -> str:
     """`rows` as the text of a csv, tsv, json or jsonl file.
 
-    In csv and tsv a text that a spreadsheet would take for a formula begins with ', which `read_table` takes away.
+    In csv and tsv what a spreadsheet takes for a formula in a text has a ' before it, which `read_table` takes away.
     """
     names = schema.column_names()
     records = [{name: row.get(name) for name in names} for row in rows]
@@ -194,18 +202,24 @@ def _typed(records: object, schema: TableSchema, where: str, *, first_line: int)
         raise InputError(where, expected="a list of records", found="other JSON", cure="check the file")
     if not records:
         raise InputError(where, expected=f"a table ({schema.name})", found="no rows", cure="check the step before")
-    missing = [column.name for column in schema.columns if column.required and column.name not in records[0]]
+    needed = [column.name for column in schema.columns if column.required]
+    missing = [name for name in needed if name not in records[0]]
     if missing:
         raise InputError(
             where,
-            expected=f"a table ({schema.name}) with columns {', '.join(schema.column_names())}",
-            found=f"none named {', '.join(missing)}",
+            expected=f"a table ({schema.name}) with columns {_some(needed)}",
+            found=f"one without {_some(missing)}",
             cure="give the file that the step before wrote",
         )
     return [
         {column.name: _cell(record.get(column.name), column, f"{where}:{line}") for column in schema.columns}
         for line, record in enumerate(records, start=first_line)
     ]
+
+
+def _some(names: Sequence[str]) -> str:
+    """The names, or the first of many and their number."""
+    return ", ".join(names) if len(names) <= _SHOWN else f"{', '.join(names[:_SHOWN])}, ... ({len(names)} in all)"
 
 
 def _cell(value: object, column: Column, where: str) -> Cell:
@@ -246,14 +260,13 @@ def _convert(value: object, column: Column) -> Cell:
 
 
 def _to_cell(value: Cell) -> str:
-    """As csv and tsv hold a value: a text that looks like a formula to a spreadsheet has a ' before it."""
-    text = _to_text(value)
-    return f"'{text}" if isinstance(value, str) and _FORMULA.match(text) else text
+    """As csv and tsv hold a value: what looks like a formula to a spreadsheet has a ' before it."""
+    return _FORMULA.sub(r"\1'\2", value) if isinstance(value, str) else _to_text(value)
 
 
 def _from_cell(value: object) -> object:
     """The inverse of `_to_cell`; a ' before anything else is the user's own."""
-    return value[1:] if isinstance(value, str) and _QUOTED_FORMULA.match(value) else value
+    return _QUOTED_FORMULA.sub(r"\1\2", value) if isinstance(value, str) else value
 
 
 def _to_text(value: Cell) -> str:
@@ -284,12 +297,30 @@ def _read_parquet(content: bytes, schema: TableSchema, where: str) -> list[dict[
         sizes = [file.metadata.row_group(number).total_byte_size for number in range(file.metadata.num_row_groups)]
         # A file of few bytes may repeat a value as often as it likes.
         require_table_size(where, max(sum(sizes), file.metadata.num_rows * _PARQUET_ROW_BYTES))
-        names = [name for name in file.schema_arrow.names if name in schema.column_names()]
-        return list(file.read(columns=names, use_threads=False).to_pylist())
+        fields = [field for field in file.schema_arrow if field.name in schema.column_names()]
+        texts = [
+            field.name for field in fields if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        ]
+        # A text that stands in many rows is held once, until all of them were weighed.
+        file = parquet.ParquetFile(io.BytesIO(content), read_dictionary=texts)
+        table = file.read(columns=[field.name for field in fields], use_threads=False)
+        require_table_size(where, sum(map(_text_bytes, table.columns)))
+        return list(table.to_pylist())
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
         raise InputError(
             where, expected=f"a table ({schema.name})", found=f"'{one_line(error)[:160]}'", cure="check the file"
         ) from error
+
+
+def _text_bytes(column: Any) -> int:
+    """Bytes of all texts of a column that holds each different one once; of any other column 0."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    if not pa.types.is_dictionary(column.type):
+        return 0
+    lengths = (compute.binary_length(chunk.dictionary).take(chunk.indices) for chunk in column.chunks)
+    return sum(compute.sum(of_chunk).as_py() or 0 for of_chunk in lengths)
 
 
 def _pyarrow() -> Any:  # pyarrow ships no type information

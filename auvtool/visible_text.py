@@ -6,9 +6,12 @@ bidirectional override shows a name as another one.
 
 import re
 
-# Control characters but line feed and tab, halves of a surrogate pair, line separators, bidirectional formatting.
+# Control characters but line feed and tab, halves of a surrogate pair, line separators, bidirectional formatting; and
+# what has no width, by which two names that look alike differ; not the joiners that Persian and Indic words are
+# written with.
 _HIDDEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\ud800-\udfff\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
 
 

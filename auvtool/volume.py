@@ -14,7 +14,7 @@ import numpy as np
 
 from auvtool.cases import Case, Dataset
 from auvtool.errors import InputError
-from auvtool.volume_file import FileVolume, read_volume_file, spacing_of
+from auvtool.volume_file import FileVolume, read_volume_file, spacing_of, times
 
 Affine: TypeAlias = tuple[tuple[float, float, float, float], ...]
 
@@ -175,22 +175,18 @@ def _check_same(
     if tuple(shape) != tuple(expected_shape):
         raise InputError(
             path,
-            expected=f"the image's shape {_times(expected_shape)}",
-            found=_times(shape),
+            expected=f"the image's shape {times(expected_shape)}",
+            found=times(shape),
             cure="give the label of this very scan, or leave the case out",
         )
     # numpy's default tolerances are those of nnU-Net's integrity check.
     if not np.allclose(spacing, expected_spacing):
         raise InputError(
             path,
-            expected=f"the image's spacing {_times(expected_spacing)} mm",
-            found=f"{_times(spacing)} mm",
+            expected=f"the image's spacing {times(expected_spacing)} mm",
+            found=f"{times(spacing)} mm",
             cure="correct the header that is wrong, or leave the case out",
         )
-
-
-def _times(values: Sequence[int] | Sequence[float] | np.ndarray) -> str:
-    return "x".join(f"{float(value):.6g}" for value in values)
 
 
 def _finite_float32(volume: FileVolume) -> np.ndarray:

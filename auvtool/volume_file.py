@@ -5,7 +5,7 @@ any voxel is.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,6 +144,11 @@ def as_input_error(path: Path) -> Iterator[None]:
             found=f"'{_short(error)}'",
             cure="get the file anew, or leave the case out",
         ) from error
+
+
+def times(values: Sequence[int] | Sequence[float] | np.ndarray) -> str:
+    """A shape or a spacing as a message has it: 64x128x128."""
+    return "x".join(f"{float(value):.6g}" for value in values)
 
 
 def _require_file(path: Path) -> None:

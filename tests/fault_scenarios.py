@@ -128,7 +128,7 @@ def _maps(out: Path) -> int:
     return len([*(out / "P").glob("case_*.nii.gz")])
 
 
-_predicted = _number(r"(\d+) cases were predicted before")
+_predicted = _number(r"(\d+) cases? predicted before")
 
 
 def _epochs(out: Path) -> int:

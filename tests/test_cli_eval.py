@@ -139,6 +139,17 @@ def test_a_class_without_a_mean_is_no_number(pair, tmp_path):
     assert json.loads((tmp_path / "M.json").read_text())["dice"] == {"large": 1.0, "all": 1.0}
 
 
+def test_a_class_called_as_all_of_them(pair, tmp_path):
+    phantoms.edit_dataset_json(pair[1], labels={"background": 0, "all": 1, "small": 2})
+    phantoms.write_volume(pair[0] / "case_01.nii.gz", phantoms.box_label(boxes={1: phantoms.BOXES[1]}))
+    done = auvtool("eval", *pair, "-o", tmp_path / "M.csv", "--means", tmp_path / "M.json")
+    assert [line.split("  ")[0] for line in done.stderr.splitlines()[-3:]] == ["all (class)", "small", "all"]
+    means = json.loads((tmp_path / "M.json").read_text())["dice"]
+    assert means == {"all (class)": 1.0, "small": 2 / 3, "all": pytest.approx(5 / 6)}
+    done = auvtool("eval", "--compare", tmp_path / "M.csv", tmp_path / "M.csv", "-o", tmp_path / "C.csv")
+    assert sum(line.startswith("dice ") for line in done.stderr.splitlines()) == 1
+
+
 @pytest.fixture
 def runs(pair, tmp_path):
     """Metrics A of a run, and B of a worse one."""
@@ -176,7 +187,10 @@ def test_cases_of_one_run_alone_are_named(runs):
 
 
 def test_options_that_would_change_nothing_are_refused(pair, runs):
-    for words in (["P", "--compare", *runs], ["--hd95", "--compare", *runs], [pair[0]], []):
+    for words in (
+        *(["P", "--compare", *runs], ["--hd95", "--compare", *runs], ["-j", "2", "--compare", *runs], [pair[0]], []),
+        *([*pair, "--seed", "1"], [*pair, "--resamples", "9"], [*pair, "--format", "xlsx"]),
+    ):
         done = auvtool("eval", *words)
         assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (ExitCode.USAGE, "", 1), words
 

@@ -66,7 +66,7 @@ def test_keep_list_with_manifest(scores, tmp_path):
     assert (done.returncode, done.stdout) == (0, "")
     assert read_keep_list(tmp_path / "K.csv").dropped == {"case_09"}
     assert "filter: 9 of 10 cases kept, 1 dropped" in done.stderr
-    assert "1 cases could not be judged and are kept (case_04)" in done.stderr
+    assert "kept because not judged: 1 case (case_04)" in done.stderr
     assert "filter: large: in 8 kept and 1 dropped cases, median volume 1 and 1 ml" in done.stderr
     manifest = json.loads((tmp_path / "K.csv.manifest.json").read_text())
     assert manifest["command"] == "filter"
@@ -125,7 +125,7 @@ def test_appended_fold_prints_its_number(scores, tmp_path):
             "filter", scores, "--quantile", "0.7", "--append-fold", splits, "-o", tmp_path / "K.csv", "--force"
         )
         assert (done.returncode, done.stdout) == (0, "1\n")
-        assert "1 validation cases are not dropped (case_08)" in done.stderr
+        assert "not dropped: 1 validation case (case_08)" in done.stderr
         assert ("found (it is there already)" in done.stderr) == again
         assert json.loads(splits.read_text()) == [fold, {"train": cases[:8], "val": ["case_08"]}]
 

@@ -124,6 +124,20 @@ def test_a_keep_list_of_another_data_set_is_refused(command, tmp_path):
         (["--amp", "fp16"], "--amp"),
         (["--denoise-form", "official", "--no-denoise"], "--denoise-form"),
         (["--gpus", "3"], "--gpus"),
+        (["--fold", "1", "--val-cases", "case_00"], "--val-cases: expected no --fold"),
+        (["--loss", "plain", "--alpha", "1"], "--alpha: expected --loss duo with its weights, got --loss plain"),
+        (["--loss", "plain", "--beta", "0.5"], "--beta: expected --loss duo or classwise, got --loss plain"),
+        (["--loss", "plain", "--denoise"], "--denoise: expected --loss duo, got --loss plain"),
+        (["--loss", "plain", "--denoise-form", "paper"], "--denoise-form: expected --loss duo with its noise head"),
+        (["--loss", "plain", "--static-weights", "S.csv"], "--static-weights: expected --loss duo with its weights"),
+        (["--loss", "plain", "--class-weights", "w.json"], "--class-weights: expected --loss duo or classwise"),
+        (["--loss", "classwise", "--reweight"], "--reweight: expected --loss duo, got --loss classwise"),
+        (
+            ["--loss", "classwise", "--alpha", "1"],
+            "--alpha: expected --loss duo with its weights, got --loss classwise",
+        ),
+        (["--no-reweight", "--alpha", "1"], "got --loss duo --no-reweight; leave it out"),
+        (["--no-denoise", "--denoise-form", "paper"], "got --loss duo --no-denoise; leave it out"),
     ],
 )
 def test_wrong_usage_is_one_line(command, tmp_path, options, message):
@@ -131,6 +145,33 @@ def test_wrong_usage_is_one_line(command, tmp_path, options, message):
     assert isinstance(done.exception, UsageError)
     assert message in str(done.exception)
     assert "\n" not in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--loss", "plain", "--no-denoise", "--no-reweight", "--no-scale-grad"],
+        ["--loss", "classwise", "--beta", "0.3", "--no-denoise"],
+        ["--no-denoise", "--alpha", "1", "--scale-grad"],
+        ["--no-reweight", "--denoise-form", "official"],
+    ],
+)
+def test_options_that_say_what_is_so_or_change_something_are_taken(command, tmp_path, options):
+    done = CliRunner().invoke(app, [*command, "-o", str(tmp_path / "NEW"), "-n", *options])
+    assert done.exit_code == 0, done.output
+
+
+def test_a_default_of_the_environment_is_for_the_losses_that_have_it(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("AUVTOOL_TRAIN_ALPHA", "1")
+    done = CliRunner().invoke(app, [*command, "-o", str(tmp_path / "NEW"), "-n", "--loss", "plain"])
+    assert done.exit_code == 0, done.output
+
+
+def test_a_fold_that_there_is_not_is_refused_before_the_first_is_trained(command, tmp_path):
+    done = CliRunner().invoke(app, [*command, "-o", str(tmp_path / "NEW"), "--folds", "0,17"])
+    assert isinstance(done.exception, UsageError)
+    assert "got 17" in str(done.exception)
+    assert not (tmp_path / "NEW").exists()
 
 
 def test_a_device_that_is_not_there_is_refused(command, tmp_path):
@@ -148,6 +189,11 @@ def test_ids_are_named_with_commas_or_in_a_file(tmp_path):
     assert parse_case_ids(None, "--cases") is None
     with pytest.raises(UsageError, match="--cases"):
         parse_case_ids(" , ", "--cases")
+    (tmp_path / "S.csv").write_text("case,class_id\na,1\n")
+    with pytest.raises(
+        UsageError, match=r"--cases: expected ids one a line in .*S\.csv, got a table; give a file of ids"
+    ):
+        parse_case_ids(str(tmp_path / "S.csv"), "--cases")
 
 
 def test_a_data_set_in_nnunet_raw_is_prepared_where_the_variables_say(tmp_path):

@@ -6,6 +6,7 @@ from downstream_arms import AUV, CASES, KEY, SCORE, VOLUMES, candidates, plan, s
 from auvtool.benchmark import downstream, downstream_plan
 from auvtool.benchmark.downstream_plan import ALL, CLEAN, DUO, ORACLE, RANDOM, VOLUME, Candidates, Plan
 from auvtool.errors import InputError, UsageError
+from auvtool.training.loss_options import without_idle
 
 
 def dropped(result: Plan) -> list[str]:
@@ -35,6 +36,21 @@ def test_the_parts_of_duo_are_trained_when_named():
     options = [" ".join(downstream_plan.LOSS_OPTIONS[run.training.loss]) for run in parts.runs]
     assert options == ["--loss duo --no-denoise", "--loss duo --no-reweight", "--loss classwise"]
     assert set(candidates().arms()) - set(candidates().usual_arms()) == set(downstream_plan.ABLATIONS)
+
+
+@pytest.mark.parametrize(
+    ("loss", "left"),
+    [
+        ("plain", "--lr 0.1 --epochs=2"),
+        ("duo", "--lr 0.1 --alpha 1 --scale-grad --denoise-form=paper --beta 0.3 --class-weights w.json --epochs=2"),
+        ("duo-rw", "--lr 0.1 --alpha 1 --scale-grad --beta 0.3 --class-weights w.json --epochs=2"),
+        ("duo-en", "--lr 0.1 --denoise-form=paper --beta 0.3 --class-weights w.json --epochs=2"),
+        ("duo-base", "--lr 0.1 --beta 0.3 --class-weights w.json --epochs=2"),
+    ],
+)
+def test_each_arm_is_told_the_options_of_its_own_loss_alone(loss, left):
+    line = "--lr 0.1 --alpha 1 --scale-grad --denoise-form=paper --beta 0.3 --class-weights w.json --epochs=2"
+    assert list(without_idle(line.split(), downstream_plan.LOSS_PARTS[loss])) == left.split()
 
 
 def test_by_default_as_many_are_dropped_as_are_dirty():

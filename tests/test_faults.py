@@ -167,6 +167,19 @@ def test_a_folder_that_cannot_be_made_is_one_line(command, tmp_path):
     _is_one_line(done, "Permission denied'; check the folder and its rights")
 
 
+def test_a_folder_that_nothing_may_be_written_to_is_refused_before_the_work(tmp_path):
+    dataset = phantoms.write_raw_dataset(tmp_path / "Dataset001_Box", n_cases=2)
+    (tmp_path / "read only").mkdir(mode=0o555)
+    words = ["eval", dataset / "labelsTr", dataset, "-o", tmp_path / "read only/M.csv"]
+    done = auvtool(*words, before=without_root_rights())
+    assert done.returncode == ExitCode.UNEXPECTED
+    assert done.stderr.splitlines()[-1] == (
+        f"auvtool: {words[-1]}: expected to be able to write here, got 'Permission denied'; check the folder and its "
+        "rights"
+    )
+    assert "2/2" not in done.stderr
+
+
 def test_a_corrupt_features_file_is_one_line(features, tmp_path):
     broken = tmp_path / "broken.h5"
     broken.write_bytes(features.read_bytes()[:1000])

@@ -84,6 +84,12 @@ def large(group, name, old):
     return group.create_dataset(name, shape=(len(old), 2**29), chunks=(1, 1024), dtype=old.dtype, fillvalue=1.0)
 
 
+def not_stored(group, name, old):
+    """As large as the file; in thousand places, thousand times as large."""
+    width = group.file.id.get_filesize() // (2 * len(old) * old.itemsize)
+    return group.create_dataset(name, shape=(len(old), width), dtype=old.dtype)
+
+
 HARM = [
     (soft, "is a link to elsewhere"),
     (external_link, "is a link to elsewhere"),
@@ -96,6 +102,7 @@ HARM = [
     (texts, "is not an array of kind 'f'"),
     (absurd, "claims float64 of shape"),
     (large, "claims float64 of shape"),
+    (not_stored, "claims float64 of shape"),
 ]
 
 

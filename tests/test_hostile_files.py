@@ -122,7 +122,7 @@ def test_a_broken_parquet_file_is_one_clear_line(content, tmp_path):
 
 
 def test_a_cell_that_is_a_list_is_no_name(tmp_path):
-    refused("scores", b'[{"case": ["a"], "class_name": "b"}]', tmp_path, "none named")
+    refused("scores", b'[{"case": ["a"], "class_name": "b"}]', tmp_path, "one without")
     from auvtool.schema import FAILURES
     from auvtool.tables import read_table
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from command_line import auvtool
 from features import case_features, random_maps, write_features
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from phantoms import edit_dataset_json, write_raw_dataset
 from report_inputs import score_rows, write_scores
@@ -38,6 +38,9 @@ HOSTILE = {
     "\x1b[2Jescape": "hidden characters",
     "right\u202eto left": "hidden characters",
     "half \ud800": "hidden characters",
+    "case\u200b": "hidden characters",
+    "ca\xadse": "hidden characters",
+    "case\U000e0041": "hidden characters",
     "n" * 300: "more than 180 bytes",
     "é" * 91: "more than 180 bytes",
 }
@@ -95,6 +98,15 @@ def test_hostile_ids_are_cases_that_cannot_be_used(tmp_path):
         assert "expected a case id that can be part of a file name" in problem.error
         assert problem.error == visible(problem.error)
         assert problem.case_id == visible(problem.case_id)
+
+
+def test_ids_that_are_one_file_elsewhere(tmp_path):
+    names = ["Case", "case", "caf\u00e9", "cafe\u0301", "cases"]
+    dataset = open_dataset(mapped(tmp_path / "d", names))
+    assert [case.case_id for case in dataset.cases] == ["Case", "caf\u00e9", "cases"]
+    assert [problem.case_id for problem in dataset.problems] == ["cafe\u0301", "case"]
+    assert r"got 'cafe\u0301' beside 'caf\xe9'" in dataset.problems[0].error
+    assert "got 'case' beside 'Case'" in dataset.problems[1].error
 
 
 def everything(folder: Path) -> set[str]:
@@ -155,11 +167,19 @@ def test_any_text_comes_back_from_a_table(first, second, kind):
     assert parse_table(render(rows, FAILURES, kind).encode(), FAILURES, "t") == rows
 
 
-@given(FORMULA)
+@given(st.lists(FORMULA | st.sampled_from([";", ",", "a;", " ", '"']), min_size=1, max_size=4).map("".join))
+@example("a;=1+1;b")
+@example(" =1+1")
+@example("a\n=1+1")
+@example('a;"=1+1&";b')
 def test_no_cell_of_text_is_a_formula(text):
-    written = render([{"case": text, "step": "s", "error": "e"}], FAILURES, "csv")
+    written = render([{"case": text, "step": "s", "error": text}], FAILURES, "csv")
     (cell, *_) = list(csv.reader(StringIO(written, newline="")))[1]
-    assert not re.match(r"[=+\-@\t\r\n＝].", cell, re.DOTALL)
+    assert not re.match(r" *[=+\-@\t\r\n＝].", cell, re.DOTALL)
+    # Where columns are told by semicolons, also within what commas tell.
+    cells = [part for line in re.split(r"[\r\n]", written) for part in line.split(";")]
+    assert not any(re.match(r'"*[=+\-@\t＝][^"]', part, re.DOTALL) for part in cells)
+    assert parse_table(written.encode(), FAILURES, "t")[0]["error"] == text
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.integers(-(2**63), 2**63 - 1))
@@ -268,3 +288,9 @@ def test_names_in_a_report_are_text(one_case, tmp_path):
     markdown = (tmp_path / "R.md").read_text(encoding="utf-8")
     assert visible(markdown) == markdown
     assert not re.search(r"(?<!\\)<(script|b|svg|img)", markdown)
+
+
+@pytest.mark.parametrize("name", ["می\u200cروم", "क्\u200dष", "葛\U000e0100", "☺\ufe0f"])
+def test_joiners_and_variants_that_words_are_written_with_stay(name):
+    assert case_id_fault(name) is None
+    assert visible(name) == name

@@ -7,15 +7,24 @@ import struct
 import subprocess
 import sys
 import zlib
+from functools import partial
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from phantoms import edit_dataset_json, write_raw_dataset
 from reader_targets import TARGETS
 
+from auvtool.converters.totalsegmentator import find_cases
+from auvtool.dataset import open_dataset
+from auvtool.dataset_json import read_dataset_json
 from auvtool.errors import InputError, UsageError
+from auvtool.extractors.facts import EXTRACTORS
+from auvtool.extractors.weights import find_weights
 from auvtool.file_limits import require_table_size, require_volume_size
+from auvtool.keep_list import KeepList
+from auvtool.split_fold import filtered_fold
 from auvtool.volume_file import read_nifti_grid
 
 ZEROS = bytes(2**20)
@@ -197,3 +206,63 @@ def test_a_table_of_many_equal_rows_in_few_bytes(tmp_path):
     assert (tmp_path / "f.parquet").stat().st_size < MIB
     with pytest.raises(InputError, match="a table of at most 1 GiB in memory"):
         read_table(tmp_path / "f.parquet", FAILURES)
+
+
+def test_a_long_text_of_many_rows_in_few_bytes(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    from auvtool.schema import FAILURES
+    from auvtool.tables import read_table
+
+    path = tmp_path / "f.parquet"
+    for n in (2, 2000):  # of 1 MB each
+        column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array(["a" * 10**6]))
+        table = pa.table({"case": column, "step": column, "error": column})
+        for kept in (True, False):  # as a dictionary, or told as plain text
+            options = {"store_schema": kept, "dictionary_pagesize_limit": 2**30, "compression": "zstd"}
+            parquet.write_table(table, path, **options)
+            assert path.stat().st_size < MIB
+            if n == 2:
+                assert read_table(path, FAILURES)[1]["error"] == "a" * 10**6
+                continue
+            with pytest.raises(InputError, match=r"a table of at most 1 GiB in memory, got 5\.59 GiB"):
+                read_table(path, FAILURES)
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "splits.json"])
+def test_json_without_end(name, tmp_path):
+    path = tmp_path / name
+    read = read_dataset_json if name == "dataset.json" else partial(filtered_fold, keep=KeepList(frozenset("a"), ()))
+    with path.open("wb") as file:
+        file.truncate(100 * 2**30)  # takes no disk
+    with pytest.raises(InputError, match="102400 MiB of JSON, where 64 are the most"):
+        read(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(InputError, match="no file but a pipe or a device"):
+        read(path)
+
+
+def test_a_table_of_a_download_without_end(tmp_path):
+    masks = tmp_path / "s0000" / "segmentations"
+    masks.mkdir(parents=True)
+    for path in (masks / "liver.nii.gz", tmp_path / "s0000" / "ct.nii.gz"):
+        path.touch()
+    with (tmp_path / "meta.csv").open("wb") as file:
+        file.truncate(100 * 2**30)
+    with pytest.raises(InputError, match="a table of at most 1 GiB in memory, got 100 GiB"):
+        find_cases(tmp_path)
+
+
+def test_weights_in_a_pipe_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "w.pth")
+    with pytest.raises(InputError, match="expected a weights file, got a pipe or a device"):
+        find_weights(EXTRACTORS["anatomix"], tmp_path / "w.pth")
+
+
+def test_labels_without_end(tmp_path):
+    folder = write_raw_dataset(tmp_path / "d", n_cases=1)
+    edit_dataset_json(folder, labels={"background": 0, "a": list(range(1, 60000))}, regions_class_order=[1])
+    with pytest.raises(InputError, match="expected at most 4096 labels, got 60000"):
+        open_dataset(folder)

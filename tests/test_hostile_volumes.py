@@ -11,6 +11,7 @@ import pytest
 from reader_targets import TARGETS, VOXELS, refused, strike
 
 from auvtool.errors import InputError
+from auvtool.volume_file import read_volume_file
 
 
 def nifti(**fields):
@@ -37,6 +38,12 @@ def nifti(**fields):
 )
 def test_nifti_headers_at_their_extremes(fields, message, tmp_path):
     refused("nii", nifti(**fields), tmp_path, message)
+
+
+def test_no_warning_of_numpy_stands_beside_the_refusal(tmp_path):
+    (tmp_path / "a.nii").write_bytes(nifti(sform_code=0, qform_code=0, pixdim=[1, 1, np.nan, 3e38, 1, 1, 1, 1]))
+    with pytest.raises(InputError, match=r"nan 0\.0"):  # in tests a warning is an error, and would be what is said
+        read_volume_file(tmp_path / "a.nii")
 
 
 def test_axes_too_long_to_be_told_apart(tmp_path):

@@ -6,8 +6,10 @@ from features import case_features, random_maps, write_features
 
 from auvtool import __version__
 from auvtool.errors import ExitCode, InputError
+from auvtool.experiment_schema import ANSWER_KEY
 from auvtool.extractors.facts import EXTRACTORS
 from auvtool.inspection import describe_file, models, versions
+from auvtool.manifest import write_manifest
 from auvtool.schema import CORRELATIONS, EXPLANATION, FAILURES, FINDINGS, KEEP_LIST, METRICS, SCORES
 from auvtool.tables import write_table
 
@@ -48,6 +50,7 @@ ROWS = {
     METRICS: [{"case": "a", "class_id": 1, "class_name": "liver", "status": "missed", "dice": 0.0}],
     KEEP_LIST: [{"case": "a", "keep": True}, {"case": "b", "keep": False}],
     FAILURES: [{"case": "a", "step": "extract", "error": "no"}],
+    ANSWER_KEY: [{"case": "a", "dirty": True, "kind": "blur", "dice": 1.0}, {"case": "b", "dirty": False, "dice": 1.0}],
 }
 
 
@@ -61,6 +64,8 @@ def test_tables_are_told_by_their_columns(tmp_path, schema, kind):
     assert found["rows"] == str(len(ROWS[schema]))
     if schema is KEEP_LIST:
         assert (found["cases"], found["kept"]) == ("2", "1")
+    if schema is ANSWER_KEY:
+        assert (found["cases"], found["dirty"]) == ("2", "1")
     if schema is METRICS:
         assert found["classes in cases"] == "1 missed"
         assert found["mean dice"] == "liver 0.0000, all 0.0000"
@@ -120,8 +125,18 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="got another file"):
         describe_file(tmp_path / "x.csv")
-    with pytest.raises(InputError, match="a file, or versions, models, quantifiers"):
+    with pytest.raises(InputError, match="a file or folder that auvtool wrote, or versions, models, quantifiers"):
         describe_file(tmp_path / "none")
+    with pytest.raises(InputError, match="got a folder without a manifest beside it"):
+        describe_file(tmp_path)
+
+
+def test_a_folder_that_a_command_wrote_is_described_by_its_manifest(tmp_path):
+    (tmp_path / "RUN").mkdir()
+    write_manifest(tmp_path / "RUN", command="train", options={"epochs": 2, "keep": None}, inputs=[], counts={})
+    found = describe_file(tmp_path / "RUN")
+    assert (found["what"], found["with options"]) == ("folder", "epochs 2")
+    assert " train, " in found["made by"]
 
 
 def test_command(tmp_path):

@@ -93,6 +93,24 @@ def test_an_ending_that_says_another_kind_of_file_is_refused(
     assert {path.name for path in tmp_path.iterdir()} == {"1.h5", "1.csv"}
 
 
+@pytest.mark.parametrize(("files", "output"), [(["1.h5", "2.h5"], "2.h5"), (["1.csv", "2.csv"], "1.csv")])
+def test_an_input_is_not_replaced(tmp_path: Path, files: list[str], output: str) -> None:
+    for number, case_id in ((1, "a"), (2, "b")):
+        write_shard(tmp_path / f"{number}.h5", case_features(case_id))
+        write_table([{"case": case_id, "keep": True}], KEEP_LIST, tmp_path / f"{number}.csv")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    done = auvtool("merge", *files, "-o", output, "--force", cwd=tmp_path)
+    assert done.returncode == ExitCode.USAGE
+    assert f"-o: expected another file than those that are read, got {output}" in done.stderr
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_one_of_something_is_said_in_the_singular(tmp_path: Path) -> None:
+    write_table([{"case": "a", "keep": True}], KEEP_LIST, tmp_path / "1.csv")
+    done = auvtool("merge", "1.csv", "-o", "K.csv", cwd=tmp_path)
+    assert done.stderr == "merge: 1 row (auvtool.keep_list) of 1 file in K.csv\n"
+
+
 def test_a_case_twice_must_be_equal(tmp_path: Path) -> None:
     one = write_shard(tmp_path / "1.h5", case_features("a"), maps=True)
     same = write_shard(tmp_path / "2.h5", case_features("a"), maps=True)

@@ -340,6 +340,17 @@ def test_label_maps_are_not_written_among_the_images(trained, images, tmp_path):
     for words in ((scan, "-o", tmp_path / "scans", "--force"), (images, "-o", images), (images, "-o", ".")):
         done = invoke(trained.request.run, *words)
         assert isinstance(done.exception, UsageError), done.output
-        assert str(done.exception).startswith("-o: expected")
+        assert "expected a" in str(done.exception)
     assert Path(scan).read_bytes() == before
     assert [path.name for path in (tmp_path / "scans").iterdir()] == ["patient.nii.gz"]
+
+
+@pytest.mark.parametrize("option", ["--force", "--dry-run", "--no-mirror"])
+@pytest.mark.parametrize("inside", ["labelsTr", "."])
+def test_a_folder_that_predict_did_not_write_is_left_alone(trained, tmp_path, inside, option):
+    data = shutil.copytree(trained.request.dataset.folder, tmp_path / "Dataset123_Own")
+    before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
+    done = invoke(trained.request.run, data / "imagesTr", "-o", data / inside, "--cases", "case_00", option)
+    assert isinstance(done.exception, UsageError), done.output
+    assert "expected a new folder or one that predict wrote" in str(done.exception)
+    assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before

@@ -30,6 +30,7 @@ def test_the_page_by_hand(tmp_path):
     assert "| 0.90 | 0.889 | 9 | 1 | 0 of 4 | 0 of 3 | 1 of 3 |" in lines
     assert "| large | 0.750 |" in lines
     assert "![" not in text
+    assert "most uncertain of" not in markdown(tmp_path, n_cases=0)
 
 
 def test_one_case(tmp_path):

@@ -52,6 +52,16 @@ def test_rows_and_their_order():
     assert all(set(row) <= set(CORRELATIONS.column_names()) for row in rows)
 
 
+def test_a_class_called_as_all_of_them():
+    auv, metrics, _ = random_tables()
+    first = CLASSES[1]
+    renamed = [
+        [row | {"class_name": "all"} if row["class_name"] == first else row for row in of] for of in (auv, metrics)
+    ]
+    rows = [key(row) for row in correlate([renamed[0]], renamed[1], levels=["cases"])]
+    assert rows[:2] == [("auv", "cases", "all"), ("auv", "cases", "all (class)")]
+
+
 def test_cases_equal_scipy_on_the_columns():
     scores, metrics, (value, dice, volume, slices) = random_tables()
     rows = {key(row): row for row in correlate([scores], metrics, levels=["cases"])}

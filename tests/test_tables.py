@@ -18,7 +18,7 @@ ROWS: list[Row] = [
 ]
 
 
-@pytest.mark.parametrize("suffix", ["csv", "tsv", "json", "jsonl", "parquet", "unknown"])
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "json", "jsonl", "parquet"])
 def test_write_then_read_is_identity(suffix, tmp_path):
     path = tmp_path / f"keep.{suffix}"
     tables.write_table(ROWS, KEEP_LIST, path)
@@ -63,7 +63,7 @@ def test_columns_of_the_user_are_left_out(tmp_path):
     [
         (b"", "no rows"),
         (b"case,keep\n", "no rows"),
-        (b"case,kept\na,true\n", "none named keep"),
+        (b"case,kept\na,true\n", "without keep"),
         (b"case,keep\na,maybe\n", "'maybe'"),
         (b"case,keep\n,true\n", "column case"),
         (b"case,keep,auv\na,true,high\n", "'high'"),
@@ -120,8 +120,32 @@ def test_formats_are_told_by_option_then_ending():
     assert tables.table_format(Path("-"), None) == "csv"
     with pytest.raises(UsageError, match="got xlsx"):
         tables.table_format(Path("a.csv"), "xlsx")
+    for stream in ("T", "/dev/stdout", "/dev/fd/1"):
+        assert tables.table_format(Path(stream), None) == "csv"
     with pytest.raises(UsageError, match="on a pipe"):
         tables.table_format(Path("-"), "parquet")
+
+
+@pytest.mark.parametrize("name", ["a.xlsx", "a.csv.gz", "a.txt", "a.TSV.bak"])
+def test_an_ending_of_no_table_is_refused_unless_the_format_is_named(tmp_path, name):
+    path = tmp_path / name
+    with pytest.raises(
+        UsageError, match=r"-o: expected a file that ends in \.csv, \.tsv, \.json, \.jsonl, \.parquet, got"
+    ):
+        tables.write_table(ROWS, KEEP_LIST, path)
+    assert not path.exists()
+    tables.write_table(ROWS, KEEP_LIST, path, requested="tsv")
+    assert path.read_text().startswith("case\tkeep\t")
+
+
+def test_a_wide_table_is_not_listed_column_by_column():
+    with pytest.raises(InputError) as told:
+        tables.parse_table(b"case,dice\na,0.5\n", SCORES, "M.csv")
+    assert str(told.value) == (
+        "M.csv: expected a table (auvtool.scores) with columns case, class_id, class_name, status, ... (12 in all), "
+        "got one without class_id, class_name, status, quantifier, ... (11 in all); give the file that the step "
+        "before wrote"
+    )
 
 
 @pytest.mark.parametrize("text", ["inf", "-inf", "Infinity"])

@@ -89,7 +89,7 @@ def test_a_run_of_an_older_version_goes_on(trained):
 
 def test_other_weights_are_another_run(trained):
     weighted = replace(trained.request, recipe=replace(RECIPE, class_weights=ClassTable("aa", {"organ": 2.0})))
-    with pytest.raises(UsageError, match="other class_weights;"):
+    with pytest.raises(UsageError, match="got others: class_weights;"):
         look_ahead(weighted)
 
 
@@ -139,7 +139,7 @@ def test_the_same_request_again_does_nothing(trained):
 def test_other_options_are_refused_and_named(trained):
     with pytest.raises(UsageError, match=r"alpha 0\.5 \(now 0\.25\)"):
         train(replace(trained.request, recipe=replace(RECIPE, alpha=0.25)))
-    with pytest.raises(UsageError, match="kept"):
+    with pytest.raises(UsageError, match="got others: keep list"):
         look_ahead(replace(trained.request, kept=None))
 
 

@@ -1,4 +1,4 @@
-"""Files of weights; `test_litemedsam` has those of a package, `test_nnunet_weights` those of a results folder."""
+"""Where an extractor's weights come from: a path (`test_litemedsam`: a package, `test_nnunet_weights`: a folder)."""
 
 import os
 from pathlib import Path

@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from auvtool.atomic import as_output_error, holds_anything, write_text
-from auvtool.benchmark.downstream_plan import LOSS_OPTIONS, Candidates, Plan, Training, worst_first
+from auvtool.benchmark.downstream_plan import LOSS_OPTIONS, LOSS_PARTS, Candidates, Plan, Training, worst_first
 from auvtool.benchmark.marker import differing
 from auvtool.cases import Dataset
 from auvtool.command_chain import Step, run_chains
 from auvtool.errors import InputError, UsageError
-from auvtool.json_text import parse_json
+from auvtool.json_text import json_text_of, parse_json
 from auvtool.manifest import input_digest, manifest_path
 from auvtool.schema import KEEP_LIST, METRICS, Row
 from auvtool.tables import read_table, write_table
 from auvtool.training.folds import read_or_make_splits
+from auvtool.training.loss_options import without_idle
 
 MARKER = "downstream.json"
 FOLDERS = ("keep", "runs", "predictions", "metrics", "logs")
@@ -39,7 +40,7 @@ class Experiment:
         test_images, test_labels: the clean test set.
         validation: the clean cases that every training validates on, and none trains on.
         plan: what is trained.
-        train_options: of `train`, the same for every arm.
+        train_options: of `train`, the same for every arm; those of DUO's loss only where the arm has that part of it.
         device: to train and predict on.
         jobs: trainings at once.
     """
@@ -165,7 +166,7 @@ def chain(experiment: Experiment, training: Training, *, prepare_jobs: int = 1) 
         *("--workspace", experiment.folder / "workspace", "--val-cases", experiment.folder / "val_cases.txt"),
         *LOSS_OPTIONS[training.loss],
         *("--seed", training.seed, "--device", experiment.device, "-j", prepare_jobs),
-        *("--no-validate", *experiment.train_options),
+        *("--no-validate", *without_idle(experiment.train_options, LOSS_PARTS[training.loss])),
     )
     predict = ("predict", run, experiment.test_images, "-o", predictions, "--device", experiment.device)
     classes = ("-d", experiment.dataset.folder) if experiment.dataset.raw else ()
@@ -268,7 +269,7 @@ def read_metrics(experiment: Experiment) -> dict[str, list[Row]]:
     """
     for training in experiment.plan.trainings:
         path = manifest_path(experiment.run_folder(training))
-        counts = parse_json(path.read_text(encoding="utf-8"))["counts"]
+        counts = parse_json(json_text_of(path))["counts"]
         if counts["train"] != len(training.kept):
             raise InputError(
                 path,

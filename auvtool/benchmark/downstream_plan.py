@@ -11,6 +11,7 @@ from auvtool import keep_list
 from auvtool.errors import InputError, UsageError
 from auvtool.filtering import filter_cases
 from auvtool.schema import Row
+from auvtool.training.loss_options import Part, parts_of
 
 ALL = "all"  # every case
 RANDOM = "random"  # as many cases dropped blindly as the filter drops
@@ -32,6 +33,13 @@ LOSS_OPTIONS: Mapping[Loss, tuple[str, ...]] = {
     "duo-rw": ("--loss", "duo", "--no-denoise"),
     "duo-en": ("--loss", "duo", "--no-reweight"),
     "duo-base": ("--loss", "classwise"),
+}
+LOSS_PARTS: Mapping[Loss, frozenset[Part]] = {
+    "plain": parts_of("plain", reweight=True, denoise=True),
+    "duo": parts_of("duo", reweight=True, denoise=True),
+    "duo-rw": parts_of("duo", reweight=True, denoise=False),
+    "duo-en": parts_of("duo", reweight=False, denoise=True),
+    "duo-base": parts_of("classwise", reweight=True, denoise=True),
 }
 _LOSS_OF_ARM: Mapping[str, Loss] = {DUO: "duo", DUO_RW: "duo-rw", DUO_EN: "duo-en", DUO_BASE: "duo-base"}
 

@@ -10,7 +10,7 @@ from auvtool import downstream_statistics as statistics
 from auvtool.benchmark.downstream_plan import ALL, ORACLE, RANDOM, WITHOUT_RATIO, Plan
 from auvtool.downstream_statistics import Counts, Dice, Estimate
 from auvtool.errors import InputError
-from auvtool.schema import ALL_CLASSES, Row
+from auvtool.schema import ALL_CLASSES, Row, class_label
 
 Arm: TypeAlias = tuple[str, float | None]  # an arm and its ratio
 
@@ -84,7 +84,7 @@ def downstream_rows(plan: Plan, measured: Measured) -> list[Row]:
         dice = measured.dice[run.arm, run.ratio][:, place : place + 1]
         there = ~np.isnan(dice)
         n_test = (*there.sum(axis=(1, 2)), there.any(axis=0).sum())
-        names = (*measured.class_names, ALL_CLASSES)
+        names = (*map(class_label, measured.class_names), ALL_CLASSES)
         for name, value, number in zip(names, statistics.mean_dice(dice), n_test, strict=True):
             rows.append(
                 {
@@ -104,7 +104,7 @@ def downstream_rows(plan: Plan, measured: Measured) -> list[Row]:
 def summary_rows(measured: Measured) -> list[Row]:
     """DOWNSTREAM_SUMMARY rows: one an arm, ratio and class, the mean of the classes last."""
     counts = statistics.draw_pairs(len(measured.seeds), len(measured.case_ids))
-    names = (*measured.class_names, ALL_CLASSES)
+    names = (*map(class_label, measured.class_names), ALL_CLASSES)
     rows: list[Row] = []
     for (arm, ratio), dice in measured.dice.items():
         columns: dict[str, list[Estimate]] = {

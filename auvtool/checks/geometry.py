@@ -13,7 +13,7 @@ import SimpleITK
 from auvtool.checks import Finding, Source
 from auvtool.checks.case_facts import CaseFacts, Grid
 from auvtool.errors import one_line
-from auvtool.volume_file import FileVolume, spacing_of
+from auvtool.volume_file import FileVolume, spacing_of, times
 
 _orientations: Any = nibabel.orientations  # no type information
 _sitk: Any = SimpleITK
@@ -52,10 +52,10 @@ def grid_findings(of: Source, grid: Grid, expected: Grid, *, own_axes: bool) -> 
     verdict = "" if own_axes else _verdict(grid, expected)
     spacing, wanted_spacing = (spacing_of(np.asarray(one.affine)) for one in (found, wanted))
     if found.shape != wanted.shape:
-        what = f"expected the image's shape {_times(wanted.shape)}, got {_times(found.shape)}{verdict}"
+        what = f"expected the image's shape {times(wanted.shape)}, got {times(found.shape)}{verdict}"
         yield of.finding("G001", what)
     if not np.allclose(spacing, wanted_spacing):
-        what = f"expected the image's spacing {_times(wanted_spacing)} mm, got {_times(spacing)} mm{verdict}"
+        what = f"expected the image's spacing {times(wanted_spacing)} mm, got {times(spacing)} mm{verdict}"
         yield of.finding("G002", what)
     direction, wanted_direction = (
         np.asarray(one.affine)[:3, :3] / spacing_of(np.asarray(one.affine)) for one in (found, wanted)
@@ -79,9 +79,7 @@ def header_findings(of: Source, grid: Grid) -> Iterator[Finding]:
     spacing = spacing_of(np.asarray(grid.affine))
     odd = (spacing < _SPACING_RANGE_MM[0]) | (spacing > _SPACING_RANGE_MM[1])
     if grid.has_geometry and (odd & ~np.isclose(spacing, _SPACING_2D_MM)).any():
-        what = (
-            f"expected a spacing of {_SPACING_RANGE_MM[0]:g} to {_SPACING_RANGE_MM[1]:g} mm, got {_times(spacing)} mm"
-        )
+        what = f"expected a spacing of {_SPACING_RANGE_MM[0]:g} to {_SPACING_RANGE_MM[1]:g} mm, got {times(spacing)} mm"
         yield of.finding("G007", what)
 
 
@@ -111,7 +109,7 @@ def lost_geometry(cases: Sequence[CaseFacts]) -> Iterator[Finding]:
         for case, grid in unit:
             what = "an identity affine" if _is_identity(grid) else "a spacing of 1x1x1 mm"
             usual = np.median([spacing_of(np.asarray(one.affine)) for _, one in grids], axis=0)
-            text = f"expected a spacing as in the other cases (median {_times(usual)} mm), got {what}"
+            text = f"expected a spacing as in the other cases (median {times(usual)} mm), got {what}"
             yield Finding("G005", text, case.case_id, file=case.image_files[0])
 
 
@@ -194,10 +192,6 @@ def _is_identity(grid: Grid) -> bool:
     # What a NIfTI file without a geometry gives, and what ITK writes where none was set.
     affine = np.asarray(grid.affine)
     return any(np.allclose(affine, np.diag(signs)) for signs in ([1.0] * 4, [-1.0, -1.0, 1.0, 1.0]))
-
-
-def _times(values: Sequence[int] | Sequence[float] | np.ndarray) -> str:
-    return "x".join(f"{float(value):.6g}" for value in values)
 
 
 def _commas(values: Sequence[int] | np.ndarray) -> str:

@@ -8,7 +8,7 @@ import typer
 from auvtool import console
 from auvtool.cli.bench_detect import detect
 from auvtool.cli.case_ids import parse_case_ids
-from auvtool.cli.help_text import Command
+from auvtool.cli.help_text import Command, Group
 from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import Device, DryRun, Force, names_of, with_common_options
 from auvtool.errors import InputError, UsageError
@@ -19,9 +19,16 @@ if TYPE_CHECKING:
     from auvtool.schema import Row
 
 bench = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Experiments on a data set whose dirty cases are known: does a score find them, does dropping them help?",
+    help="""Experiments on a data set whose dirty cases are known: does a score find them, does dropping them help?
+
+    \b
+      auvtool bench detect Dataset004_Hippocampus -o B -j 2
+      auvtool corrupt Dataset004_Hippocampus -o Dataset904_Dirty
+      auvtool bench downstream Dataset904_Dirty --key Dataset904_Dirty/answer_key.csv --scores S.csv -o D
+    """,
 )
 
 _SHOWN = ("arm", "ratio", "cases", "dirty left", "dice", "against all", "against random", "recovered")
@@ -67,7 +74,12 @@ def downstream(
         ),
     ] = None,
     train: Annotated[
-        str, typer.Option("--train", metavar='"..."', help="Options of `train` for every arm, in quotes.")
+        str,
+        typer.Option(
+            "--train",
+            metavar='"..."',
+            help="Options of `train` for every arm, in quotes; those of DUO's loss for its arms.",
+        ),
     ] = "",
     device: Device = "cpu",
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Trainings at once, each on one thread.")] = 1,

@@ -21,6 +21,7 @@ from auvtool.cli.options import (
     workplace_of,
 )
 from auvtool.errors import UsageError
+from auvtool.plural import counted
 from auvtool.schema import SCORES
 from auvtool.tables import STANDARD_STREAM, check_output, write_table
 
@@ -151,7 +152,7 @@ def calibrate(
         return
     write_table(found.rows, SCORES, output, requested=table_format, force=force)
     if not is_piped(output):
-        console.info(f"calibrate: {len(cases)} cases in {output}")
+        console.info(f"calibrate: {counted(len(cases), 'case')} in {output}")
         write_manifest(
             output,
             command="calibrate",

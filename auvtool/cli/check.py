@@ -13,6 +13,7 @@ from auvtool.atomic import is_piped
 from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import Force, Format, Jobs, MaxMemory, Output, names_of, workplace_of
 from auvtool.errors import InputError
+from auvtool.plural import counted
 from auvtool.schema import FINDINGS, Row
 from auvtool.tables import STANDARD_STREAM, check_output, stream_table, write_table
 
@@ -70,14 +71,15 @@ def check(
     counter = nullcontext(console.Progress("check", len(case_ids))) if streamed else None
     found: list[Row] = []
 
-    def on_worker_died(lost: list[str]) -> None:
-        console.warn(f"a worker process was killed while {', '.join(lost)} were in work; trying them one by one")
-
     with counter or console.progress("check", len(case_ids)) as bar:
 
         def rows() -> Iterator[Row]:
             findings = check_dataset(
-                opened, codes=codes, workplace=workplace, on_case=bar.advance, on_worker_died=on_worker_died
+                opened,
+                codes=codes,
+                workplace=workplace,
+                on_case=bar.advance,
+                on_worker_died=console.warn_of_killed_worker,
             )
             for finding in findings:
                 found.append(finding_row(finding))
@@ -97,15 +99,11 @@ def check(
         totals = {"cases": len(case_ids), "errors": counts["error"], "warnings": counts["warning"]}
         write_manifest(output, command="check", options=options, inputs=[dataset], counts=totals)
     console.info(
-        f"check: {len(case_ids)} cases of {dataset.absolute().name}: {_counted(counts['error'], 'error')}, "
-        f"{_counted(counts['warning'], 'warning')}"
+        f"check: {counted(len(case_ids), 'case')} of {dataset.absolute().name}: {counted(counts['error'], 'error')}, "
+        f"{counted(counts['warning'], 'warning')}"
     )
     if counts["error"]:
         raise _errors(dataset, [row for row in found if row["severity"] == "error"])
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _case_ids(opened: "Dataset | Finding") -> list[str]:
@@ -132,6 +130,6 @@ def _errors(dataset: Path, errors: list[Row]) -> InputError:
     return InputError(
         dataset,
         expected="no errors",
-        found=f"{len(errors)} in {_counted(len(cases), 'case')} ({shown})",
+        found=f"{len(errors)} in {counted(len(cases), 'case')} ({shown})",
         cure="correct them, or leave these cases out",
     )

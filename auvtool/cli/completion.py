@@ -52,10 +52,12 @@ def completion(
 
     \b
       bash        auvtool completion bash > ~/.local/share/bash-completion/completions/auvtool
-      zsh         auvtool completion zsh > DIR/_auvtool      (DIR: any folder of $fpath)
+      zsh         auvtool completion zsh > DIR/_auvtool
       fish        auvtool completion fish > ~/.config/fish/completions/auvtool.fish
       powershell  auvtool completion powershell >> $PROFILE
-      manual      auvtool completion man > ~/.local/share/man/man1/auvtool.1      (pip installs it too)
+      manual      auvtool completion man > ~/.local/share/man/man1/auvtool.1
+
+    DIR is any folder of zsh's $fpath. The manual is installed by pip too.
     """
     from auvtool.cli.man_page import man_page
 

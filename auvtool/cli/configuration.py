@@ -98,8 +98,8 @@ def _read_tables(path: Path, root: Any) -> Mapping[str, Table]:
             raise InputError(
                 path, expected="a table a command", found=f"one for '{name}'", cure="see auvtool --help for their names"
             )
-        known = {option_key(parameter) for parameter in commands[name].params if is_option(parameter)}
-        unknown = sorted(set(table) - known) if isinstance(table, dict) else []
+        options = {option_key(parameter): parameter for parameter in commands[name].params if is_option(parameter)}
+        unknown = sorted(set(table) - set(options)) if isinstance(table, dict) else []
         if not isinstance(table, dict) or unknown:
             raise InputError(
                 path,
@@ -107,6 +107,14 @@ def _read_tables(path: Path, root: Any) -> Mapping[str, Table]:
                 found=", ".join(unknown) or "no table",
                 cure=f"see auvtool {name} --help",
             )
+        for key, value in table.items():
+            if isinstance(value, bool) and not options[key].is_flag:  # which would count as 1 or 0
+                raise InputError(
+                    f"{path}: {name}",
+                    expected=f"a value of {key}, which is no yes or no",
+                    found=str(value).lower(),
+                    cure=f"see auvtool {name} --help",
+                )
     return tables
 
 

@@ -96,14 +96,12 @@ def convert(
         "link": link,
     }
     with console.progress("convert", len(plan.cases)) as bar:
-
-        def on_worker_died(case_ids: list[str]) -> None:
-            console.warn(
-                f"a worker process was killed while {', '.join(case_ids)} were in work; trying them one by one"
-            )
-
         result = write_converted_dataset(
-            plan, options=options, workplace=workplace, on_case=bar.advance, on_worker_died=on_worker_died
+            plan,
+            options=options,
+            workplace=workplace,
+            on_case=bar.advance,
+            on_worker_died=console.warn_of_killed_worker,
         )
     _say_result(plan, result)
     print(folder)

@@ -11,6 +11,7 @@ from auvtool import console
 from auvtool.atomic import is_piped
 from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import Force, Format, Output, Seed, names_of, refuse_input_as_output
+from auvtool.plural import counted
 from auvtool.schema import CORRELATIONS, Cell, Row
 from auvtool.tables import STANDARD_STREAM, check_output, write_table
 
@@ -114,11 +115,13 @@ def _say_what_is_common(scores: Sequence["ScoreTable"], metrics: "MetricsTable")
     groups: dict[str, list[str]] = {}
     shared = [common(table, metrics) for table in scores]
     for table, found in zip(scores, shared, strict=True):
-        classes = f"{len(found.class_names)} classes" + (
+        classes = counted(len(found.class_names), "class", "classes") + (
             f" ({console.some(found.class_names)})" if found.class_names else ""
         )
         seen = f"{len(table.cases)} scored, {len(metrics.cases)} evaluated"
-        groups.setdefault(f"{len(found.cases)} cases ({seen}) and {classes} in common", []).append(table.quantifier)
+        groups.setdefault(f"{counted(len(found.cases), 'case')} ({seen}) and {classes} in common", []).append(
+            table.quantifier
+        )
     named = [what if len(groups) == 1 else f"{', '.join(who)}: {what}" for what, who in groups.items()]
     console.info(f"correlate: {'; '.join(named)}")
     if len({frozenset(found.cases) for found in shared}) > 1:
@@ -136,8 +139,8 @@ def _say_what_it_rests_on(rows: Sequence[Row]) -> None:
     few = [row for row in rows if isinstance(row["n"], int) and row["n"] < _FEW_POINTS]
     if few:
         console.warn(
-            f"{len(few)} of {len(rows)} rows have fewer than {_FEW_POINTS} points: "
-            "their p values and intervals mean little"
+            f"{len(few)} of {counted(len(rows), 'row')} with fewer than {_FEW_POINTS} points: "
+            "such p values and intervals mean little"
         )
     tested = sum(row["pearson"] is not None for row in rows)
     if tested > _MANY_ROWS:

@@ -9,6 +9,7 @@ from auvtool import console
 from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import Cluster, DryRun, Force, Jobs, MaxMemory, Seed, names_of, workplace_of
 from auvtool.errors import CasesFailed
+from auvtool.plural import counted
 
 if TYPE_CHECKING:
     from auvtool.corrupting import CorruptionPlan, CorruptionResult, SpoiltCase
@@ -47,12 +48,14 @@ def corrupt(
     that fail are listed in failures.csv and are not in the new data set (exit 4). The same command goes on after a
     kill. Prints the new data set's folder.
 
-    \b
     Faults of images: gaussian-noise, rician-noise, blur, thick-slices, ghosting, bias-field, spike, motion, gamma,
-      truncated-view, flipped-axis; null tests, which change gain and offset alone: contrast, wrong-units.
+    truncated-view, flipped-axis; null tests, which change gain and offset alone: contrast, wrong-units.
+
     Faults of labels: dilated, eroded, rough-boundary, shifted, missing-slices, missing-component, swapped-classes,
-      extra-blob, holes, mirrored-label, other-label.
-    flipped-axis, wrong-units, missing-component, swapped-classes, mirrored-label and other-label have one level, high.
+    extra-blob, holes, mirrored-label, other-label.
+
+    flipped-axis, wrong-units, missing-component, swapped-classes, mirrored-label and other-label have one level, high,
+    whatever --level says.
 
     \b
       auvtool corrupt Dataset004_Hippocampus -o Dataset904_Dirty
@@ -81,13 +84,8 @@ def corrupt(
         def on_case(outcome: "SpoiltCase") -> None:
             bar.advance(outcome.case_id)
 
-        def on_worker_died(case_ids: list[str]) -> None:
-            console.warn(
-                f"a worker process was killed while {', '.join(case_ids)} were in work; trying them one by one"
-            )
-
         result = write_corrupt_dataset(
-            plan, options=options, workplace=workplace, on_case=on_case, on_worker_died=on_worker_died
+            plan, options=options, workplace=workplace, on_case=on_case, on_worker_died=console.warn_of_killed_worker
         )
     _say_result(plan, result)
     print(output)
@@ -114,7 +112,7 @@ def _say_result(plan: "CorruptionPlan", result: "CorruptionResult") -> None:
     n_dirty = sum(bool(row["dirty"]) for row in result.key)
     if result.substituted:
         console.warn(
-            f"{len(result.substituted)} cases could not take the kind dealt to them and got another "
+            f"{counted(len(result.substituted), 'case')} could not take the kind that was dealt, and got another "
             f"({console.some(result.substituted)})"
         )
     before = f", {result.n_made_before} of them made before" if result.n_made_before else ""

@@ -77,7 +77,7 @@ def _print_findings(plan: "DemoPlan", found: "Findings") -> None:
 def _print_next(plan: "DemoPlan") -> None:
     print(f"""
 To look at, in {plan.folder}:
-  {plan.dataset.name}/       the phantoms, an nnU-Net raw data set (any NIfTI viewer shows them)
+  {plan.dataset.name}/      the phantoms, an nnU-Net raw data set (any NIfTI viewer shows them)
   {plan.report.name}               ranked cases, slices, what a filter would drop, in a browser
   answer_key.csv            what was spoiled, and how
   features.h5 scores_*.csv keep_*.csv run_*/ predictions_*/ metrics_*.csv logs/

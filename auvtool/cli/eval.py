@@ -3,7 +3,7 @@
 import importlib.util
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -25,7 +25,7 @@ from auvtool.cli.options import (
 from auvtool.errors import CasesFailed, InputError, UsageError
 from auvtool.failures import failures_path, write_failures
 from auvtool.schema import METRICS
-from auvtool.tables import STANDARD_STREAM, check_output, write_table
+from auvtool.tables import STANDARD_STREAM, TableFormat, check_output, write_table
 
 if TYPE_CHECKING:
     from auvtool.evaluation import Evaluation
@@ -39,7 +39,11 @@ _IDLE_IN_COMPARISON = {
     "hd95": "--hd95",
     "nsd": "--nsd",
     "means": "--means",
+    "jobs": "--jobs",
+    "cluster": "--cluster",
+    "keep_going": "--keep-going",
 }
+_OF_COMPARISON = {"resamples": "--resamples", "seed": "--seed"}
 
 
 @one_run_at_a_time(lambda options: options["output"], lambda options: options["means"])
@@ -116,8 +120,8 @@ def eval(
     reference case without a prediction is an error. On a terminal, and on stderr beside a file, the means of the
     classes are printed as a table.
 
-    --compare pairs two such tables by case and class: mean difference with a 95 % bootstrap interval, how often B is
-    better or worse, and the p of Wilcoxon's signed-rank test, also corrected for the number of classes (Holm).
+    --compare pairs two such tables by case and class: mean difference with its bootstrap interval (95 %), how often B
+    is better or worse, and the p of Wilcoxon's signed-rank test, also corrected for the number of classes (Holm).
 
     \b
       auvtool eval P Dataset004_Hippocampus -o M.csv
@@ -143,6 +147,7 @@ def eval(
             force=force,
         )
         return
+    _refuse_options_of_comparison(context, table_format)
     if table_format != _NNUNET:
         check_output(output, requested=table_format, force=force)
     elif output != STANDARD_STREAM:
@@ -188,6 +193,20 @@ def _format_of_comparison(context: typer.Context, table_format: str | None) -> s
     if idle:
         raise UsageError(f"{idle[0]}: expected none with --compare, which reads two tables, got one; leave it out")
     return table_format
+
+
+def _refuse_options_of_comparison(context: typer.Context, table_format: str | None) -> None:
+    """Refuse what only --compare draws with, and a --format that nothing here has.
+
+    Raises:
+        UsageError: see above.
+    """
+    for name, option in _OF_COMPARISON.items():
+        if is_typed(context, name):
+            raise UsageError(f"{option}: expected --compare beside it, which draws samples, got none; leave it out")
+    formats = (*get_args(TableFormat), _NNUNET)
+    if table_format is not None and table_format not in formats:
+        raise UsageError(f"--format: expected one of {', '.join(formats)}, got {table_format}; choose one of them")
 
 
 def _surface_measures(*, hd95: bool, nsd: float | None) -> "SurfaceMeasures":

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from auvtool import console
 from auvtool.atomic import is_piped
 from auvtool.errors import InputError
-from auvtool.schema import ALL_CLASSES, PAIRED_METRICS, Row
+from auvtool.plural import counted
+from auvtool.schema import PAIRED_METRICS, Row
 from auvtool.tables import STANDARD_STREAM, write_table
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ def compare_tables(
     if not on_terminal:
         write_table(found.rows, PAIRED_METRICS, output, requested=table_format, force=force)
     if on_terminal or output != STANDARD_STREAM:
-        rows = found.rows if on_terminal else [row for row in found.rows if row["class_name"] == ALL_CLASSES]
-        title = f"A: {tables[0]}, B: {tables[1]}, {found.n_cases} cases\n{_LEGEND}"
+        rows = found.rows if on_terminal else [row for row in found.rows if row["class_id"] is None]
+        title = f"A: {tables[0]}, B: {tables[1]}, {counted(found.n_cases, 'case')}\n{_LEGEND}"
         console.print_table([_readable(row) for row in rows], _COLUMNS, title=title, to_stderr=not on_terminal)
     one_sided = sum(int(str(row[name])) for row in found.rows for name in ("n_only_a", "n_only_b") if row["class_id"])
     if one_sided:

@@ -21,6 +21,7 @@ from auvtool.cli.options import (
     workplace_of,
 )
 from auvtool.errors import CasesFailed, UsageError
+from auvtool.plural import counted
 
 if TYPE_CHECKING:
     from auvtool.case_extraction import CaseOutcome
@@ -210,22 +211,17 @@ def extract(
             for warning in outcome.warnings:
                 console.warn(warning)
 
-        def on_worker_died(case_ids: list[str]) -> None:
-            console.warn(
-                f"a worker process was killed while {', '.join(case_ids)} were in work; trying them one by one"
-            )
-
         result = run_extraction(
             plan,
             workplace=workplace,
             keep_going=keep_going,
             force=force,
             on_case=on_case,
-            on_worker_died=on_worker_died,
+            on_worker_died=console.warn_of_killed_worker,
             on_written=lambda result: _write_manifest(plan, dataset, result.n_cases, len(result.failures)),
         )
     if result.n_cases:
-        console.info(f"extract: {result.n_cases} cases in {output}")
+        console.info(f"extract: {counted(result.n_cases, 'case')} in {output}")
     if result.failures:
         for row in result.failures:
             console.error(f"{row['case']}: {row['error']}")
@@ -239,9 +235,9 @@ def extract(
 def _say_plan(plan: "ExtractionPlan") -> None:
     names = ", ".join(name for _, name in plan.header.channels[:8]) + (", ..." if len(plan.header.channels) > 8 else "")
     console.info(
-        f"extract: {len(plan.dataset.cases)} cases of {plan.dataset.name} ({names}) through {plan.header.extractor}, "
-        f"input {plan.header.input}, prompt {plan.header.prompt}; {len(plan.finished)} done before, "
-        f"{len(plan.problems)} not usable"
+        f"extract: {counted(len(plan.dataset.cases), 'case')} of {plan.dataset.name} ({names}) through "
+        f"{plan.header.extractor}, input {plan.header.input}, prompt {plan.header.prompt}; "
+        f"{len(plan.finished)} done before, {len(plan.problems)} not usable"
     )
 
 

@@ -13,6 +13,7 @@ from auvtool.atomic import is_piped, write_text
 from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import DryRun, Force, Format, Output, check_plot_option, names_of, refuse_input_as_output
 from auvtool.errors import UsageError
+from auvtool.plural import counted
 from auvtool.schema import KEEP_LIST, SCORES, Row
 from auvtool.tables import STANDARD_STREAM, check_output, read_table, write_table
 
@@ -102,7 +103,8 @@ def filter(
         raise UsageError("--fold: expected --append-fold beside it, got none; name the split file")
     if (new_dataset is None) != (dataset is None) or (by_reference and new_dataset is None):
         raise UsageError("--new-dataset: expected --new-dataset DIR --dataset SRC together, got a part; add the other")
-    check_output(output, requested=table_format, force=force)
+    # Ids are no table: they may have any ending.
+    check_output(output, requested=table_format or "csv" if ids else table_format, force=force)
     refuse_input_as_output(output, [scores] if splits is None else [scores, splits])
     if plot is not None:
         check_plot_option(plot, output, force=force)
@@ -220,7 +222,7 @@ def _say_what_goes(scores: Sequence[Row], judged: Sequence[Row], kept: frozenset
     if len(kept) == len(judged) and quantile < 1:
         console.warn(f"--quantile {quantile:g} of {len(judged)} cases drops none; a smaller one drops some")
     if unjudged:
-        console.warn(f"{len(unjudged)} cases could not be judged and are kept ({console.some(unjudged)})")
+        console.warn(f"kept because not judged: {counted(len(unjudged), 'case')} ({console.some(unjudged)})")
     *classes, whole = class_losses(scores, kept)
     for loss in [*classes, whole] if len(classes) != 1 else classes:
         say = console.info if len(classes) <= _SHOWN_CLASSES or loss is whole else console.detail
@@ -249,7 +251,9 @@ def _say_what_is_written(
             f"{len(copied.train) + len(copied.dropped)} training cases, the same validation cases"
         )
         if copied.val_asked:
-            console.warn(f"{len(copied.val_asked)} validation cases are not dropped ({console.some(copied.val_asked)})")
+            console.warn(
+                f"not dropped: {counted(len(copied.val_asked), 'validation case')} ({console.some(copied.val_asked)})"
+            )
         if copied.unlisted:
             console.warn(
                 f"{len(copied.unlisted)} training cases have no score and are kept ({console.some(copied.unlisted)})"
@@ -257,10 +261,12 @@ def _say_what_is_written(
         if copied.unknown:
             console.warn(f"{len(copied.unknown)} dropped cases are not in fold {fold} ({console.some(copied.unknown)})")
     if reference is not None:
-        console.info(f"filter: {reference.folder} {would}written: {len(reference.case_ids)} cases by reference")
+        console.info(
+            f"filter: {reference.folder} {would}written: {counted(len(reference.case_ids), 'case')} by reference"
+        )
         if reference.unlisted:
             console.warn(f"{len(reference.unlisted)} of its cases have no score ({console.some(reference.unlisted)})")
         if reference.unusable:
             console.warn(
-                f"{len(reference.unusable)} cases are faulty and left out ({console.some(reference.unusable)})"
+                f"left out as faulty: {counted(len(reference.unusable), 'case')} ({console.some(reference.unusable)})"
             )

@@ -8,8 +8,9 @@ import typer
 from auvtool import console
 from auvtool.atomic import is_piped, refuse_existing
 from auvtool.cli.one_run import one_run_at_a_time
-from auvtool.cli.options import Force, Format
+from auvtool.cli.options import Force, Format, refuse_input_as_output
 from auvtool.errors import UsageError
+from auvtool.plural import counted
 from auvtool.tables import TableFormat, check_output, write_table
 
 _HDF5 = {".h5", ".hdf5"}
@@ -42,6 +43,7 @@ def merge(
     if is_piped(output):
         raise UsageError(f"-o: expected a file, got {output}; HDF5 cannot stream, name a file (-o F.h5)")
     refuse_existing(output, force=force)
+    refuse_input_as_output(output, files)
 
     from auvtool.manifest import write_manifest
     from auvtool.merging import merge_features
@@ -49,17 +51,18 @@ def merge(
     n_cases, header = merge_features(files, output, force=force)
     counts = {"cases": n_cases, "files": len(files)}
     write_manifest(output, command="merge", options={}, inputs=files, counts=counts, model_sha256=header.weights_sha256)
-    console.info(f"merge: {n_cases} cases of {len(files)} files in {output}")
+    console.info(f"merge: {counted(n_cases, 'case')} of {counted(len(files), 'file')} in {output}")
 
 
 def _merge_tables(files: list[Path], output: Path, table_format: str | None, *, force: bool) -> None:
-    check_output(output, requested=table_format, force=force)
     if output.suffix.lower() in _HDF5:
         raise UsageError(f"-o: expected a file for a table (-o M.csv), got {output}; tables are no features")
+    check_output(output, requested=table_format, force=force)
+    refuse_input_as_output(output, files)
 
     from auvtool.merging import merge_tables
 
     rows, schema = merge_tables(files)
     write_table(rows, schema, output, requested=table_format, force=force)
     where = "" if is_piped(output) else f" in {output}"
-    console.info(f"merge: {len(rows)} rows ({schema.name}) of {len(files)} files{where}")
+    console.info(f"merge: {counted(len(rows), 'row')} ({schema.name}) of {counted(len(files), 'file')}{where}")

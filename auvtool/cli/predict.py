@@ -12,6 +12,7 @@ from auvtool.cli.case_ids import parse_case_ids
 from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import Device, DryRun, Force, KeepGoing, TrustCheckpoint
 from auvtool.errors import CasesFailed, InputError, UsageError
+from auvtool.plural import counted
 from auvtool.tables import STANDARD_STREAM
 
 if TYPE_CHECKING:
@@ -80,10 +81,11 @@ def predict(
 
     from auvtool.failures import failure_row, failures_path, write_failures
     from auvtool.nnunet_run import find_checkpoints
-    from auvtool.prediction import is_predicted, load_model, nnunet_process
+    from auvtool.prediction import is_predicted, load_model, nnunet_process, require_own_folder
     from auvtool.prediction import predict as run_prediction
     from auvtool.prediction_images import find_images
 
+    require_own_folder(output)
     case_ids = parse_case_ids(cases, "--cases")
     checkpoints = find_checkpoints(run, name=checkpoint, folds=folds.split(",") if folds else None)
     with nnunet_process(threads):
@@ -114,7 +116,7 @@ def predict(
             on_case=progress.advance,
         )
     if result.skipped:
-        console.info(f"{len(result.skipped)} cases were predicted before")
+        console.info(f"{counted(len(result.skipped), 'case')} predicted before")
     failures = [*result.failures, *(failure_row(item.case_id, "predict", item.error) for item in problems)]
     counts = {"predicted": len(result.done), "skipped": len(result.skipped), "failed": len(failures)}
     _write_manifest(model, found, run=run, images=images, output=output, probabilities=probabilities, counts=counts)
@@ -122,7 +124,8 @@ def predict(
     write_failures(failures, beside)
     print(output)
     for row in failures:
-        console.error(f"{row['case']}: {row['error']}")
+        said = str(row["error"]).removeprefix(f"{row['case']}: ")  # of a file, the error names it too
+        console.error(f"{row['case']}: {said}")
     if failures:
         n_cases = len(found) + len(problems)
         raise CasesFailed(f"{len(failures)} of {n_cases} cases could not be predicted; see {beside}")

@@ -11,7 +11,7 @@ from auvtool.cli.one_run import one_run_at_a_time
 from auvtool.cli.options import Force, Output, refuse_input_as_output
 from auvtool.errors import CasesFailed, UsageError
 from auvtool.failures import failure_row, failures_path, write_failures
-from auvtool.report.page import counted
+from auvtool.plural import counted
 from auvtool.tables import STANDARD_STREAM
 
 if TYPE_CHECKING:

@@ -10,9 +10,11 @@ import typer
 
 from auvtool import console
 from auvtool.cli.case_ids import parse_case_ids
+from auvtool.cli.loss_options import refuse_idle_loss_options
 from auvtool.cli.one_run import one_run_at_a_time
-from auvtool.cli.options import Device, DryRun, Force, Jobs, Seed
+from auvtool.cli.options import Device, DryRun, Force, Jobs, Seed, is_typed
 from auvtool.errors import CasesFailed, InputError, UsageError
+from auvtool.plural import counted
 
 if TYPE_CHECKING:
     from auvtool.cases import CaseProblem
@@ -53,6 +55,7 @@ class Amp(StrEnum):
 
 @one_run_at_a_time(lambda options: options["output"])
 def train(
+    context: typer.Context,
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="An nnU-Net raw data set; its scans stay there.")],
     *,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="RUN", help="Results folder to write.")],
@@ -185,6 +188,10 @@ def train(
       auvtool train Dataset004_Hippocampus -o BASE --loss plain --folds all
       auvtool train Dataset004_Hippocampus --keep K.csv -o TRY --epochs 2 --iterations 10 --features 8 --batch-size 2
     """
+    refuse_idle_loss_options(context, loss.value, reweight=reweight, denoise=denoise)
+    if is_typed(context, "fold") and is_typed(context, "val_cases"):
+        raise UsageError("--val-cases: expected no --fold, whose val cases are others, got both; leave one out")
+
     from auvtool.dataset import open_dataset, require_labels
     from auvtool.training.class_table import given_weights, mean_scales
     from auvtool.training.recipe import Recipe
@@ -236,9 +243,11 @@ def train(
         force=force,
     )
     requests = _one_a_fold(request, folds, has_fold=fold is not None)
+    # A fold that there is not is refused before the first one is trained.
+    outlooks = [look_ahead(one) for one in requests] if dry_run or len(requests) > 1 else []
     if dry_run:
-        for one in requests:
-            _print_outlook(one, look_ahead(one))
+        for one, outlook in zip(requests, outlooks, strict=True):
+            _print_outlook(one, outlook)
         return
     console.info(f"training on {device}; nnU-Net's own output goes to {output}/fold_*/nnunet_output.log")
     outcomes = []
@@ -280,7 +289,7 @@ def _train_fold(request: "Request") -> "Outcome":
 
         outcome = run_training(request, say=console.info, on_epoch=on_epoch)
     if outcome.resumed_at == epochs:
-        console.info(f"{outcome.checkpoint.parent}: nothing to do, all {epochs} epochs were done")
+        console.info(f"{outcome.checkpoint.parent}: nothing to do, done before: {counted(epochs, 'epoch')}")
     return outcome
 
 
@@ -313,7 +322,7 @@ def _kept(path: Path | None, data: Any) -> list[str] | None:
     if keep_list.dropped is not None:
         not_judged = len([case_id for case_id in ids if case_id not in keep_list.kept | keep_list.dropped])
         if not_judged:
-            console.warn(f"{not_judged} cases are not in the keep list, and are kept")
+            console.warn(f"kept without being in the keep list: {counted(not_judged, 'case')}")
     return [case_id for case_id in ids if keep_list.keeps(case_id)]
 
 
@@ -331,7 +340,7 @@ def _print_outlook(request: "Request", outlook: Any) -> None:
     print(f"fold         {fold.number}: {len(fold.train)} to train on, {len(fold.val)} to validate on")
     print(f"dropped      {len(fold.dropped)} by the keep list{': ' if fold.dropped else ''}{', '.join(fold.dropped)}")
     print(f"patch        {patch}, batch {batch}, configuration {recipe.configuration}, backbone {recipe.backbone}")
-    print(f"length       {recipe.epochs} epochs of {recipe.iterations} + {recipe.val_iterations} batches")
+    print(f"length       {counted(recipe.epochs, 'epoch')} of {recipe.iterations} + {recipe.val_iterations} batches")
     print(f"loss         {recipe.loss}{_loss_options(recipe)}")
     print(f"workspace    {outlook.workspace.preprocessed.parent}")
     print(f"output       {request.run}{' (goes on from its last epoch)' if outlook.is_resumed else ''}")
@@ -384,4 +393,4 @@ def _report_failures(problems: "tuple[CaseProblem, ...]", output: Path) -> None:
     beside = failures_path(output)
     write_failures([failure_row(item.case_id, "train", item.error) for item in problems], beside)
     if problems:
-        raise CasesFailed(f"trained, but without {len(problems)} cases that cannot be used; see {beside}")
+        raise CasesFailed(f"trained, but without {counted(len(problems), 'case')} that cannot be used; see {beside}")

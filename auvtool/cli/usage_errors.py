@@ -1,9 +1,14 @@
 """What typer says of a wrong command line, as one line like any other error."""
 
+import re
 from typing import Any, get_args
 
 from auvtool.errors import UsageError, one_line
 
+# As the parser of typer says it.
+_NO_COMMAND = re.compile(r"No such command '(.*?)'(?:\. Did you mean (.*)\?)?")
+_TOO_FEW = re.compile(r"Option '(.*)' requires (?:an argument|(\d+) arguments)")
+_TOO_MANY = re.compile(r"Got unexpected extra argument\(s\) \((.*)\)")
 _NOUNS = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -21,6 +26,16 @@ def usage_error(error: Any) -> UsageError:
         cure = f"is it {alike}? {cure}" if alike else cure
         return UsageError(f"{one_line(option)}: expected an option of {program}, got another; {cure}")
     said = one_line(error.format_message()).rstrip(".")
+    if command := _NO_COMMAND.fullmatch(said):
+        name, alike = command[1], (command[2] or "").replace("'", "")
+        cure = f"is it {alike}? {cure}" if alike else cure
+        return UsageError(f"{name}: expected a command of {program}, got another; {cure}")
+    if few := _TOO_FEW.fullmatch(said):
+        option, number = few.groups()
+        expected, given = ("a value", "none") if number is None else (f"{number} values", "less")
+        return UsageError(f"{option}: expected {expected}, got {given}; {cure}")
+    if more := _TOO_MANY.fullmatch(said):
+        return UsageError(f"{more[1]}: expected no more arguments of {program}, got these too; {cure}")
     where = "" if option is None else f"{option}: "
     return UsageError(f"{where}{said[:1].lower()}{said[1:]}; {cure}")
 

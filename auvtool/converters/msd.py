@@ -7,7 +7,7 @@ from auvtool.cases import CaseProblem
 from auvtool.converters import SourceCase, SourceDataset, case_problem
 from auvtool.converters.download_folder import folder_with
 from auvtool.errors import InputError, one_line
-from auvtool.json_text import parse_json
+from auvtool.json_text import json_text_of, parse_json
 
 _ENDING = ".nii.gz"
 
@@ -45,7 +45,7 @@ def find_cases(folder: Path) -> SourceDataset:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        raw = parse_json(path.read_text(encoding="utf-8"))
+        raw = parse_json(json_text_of(path))
     except OSError as error:
         raise InputError(
             path, expected="the dataset.json of a task", found=f"'{error.strerror}'", cure="name the folder TaskXX_Name"

@@ -4,6 +4,7 @@ Version 1 names 104 structures, version 2 names 117; which it is, the names of t
 """
 
 import csv
+import io
 from pathlib import Path
 
 from auvtool.cases import CaseProblem
@@ -11,6 +12,7 @@ from auvtool.converters import Part, Quirk, SourceCase, SourceDataset, case_prob
 from auvtool.converters.download_folder import folder_with
 from auvtool.converters.totalsegmentator_classes import V1, V2
 from auvtool.errors import InputError, one_line
+from auvtool.tables import read_content
 
 _ENDING = ".nii.gz"
 _PARTS: dict[str, Part] = {"train": "train", "val": "val", "test": "test"}
@@ -126,10 +128,9 @@ def _case(
 def _parts(meta: Path) -> dict[str, Part]:
     """Where meta.csv puts each case; its columns stand between semicolons."""
     try:
-        with meta.open(encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
-            file.seek(0)
-            rows = list(csv.DictReader(file, delimiter=";" if ";" in header else ","))
+        text = read_content(meta).decode("utf-8-sig")
+        header = text.split("\n", 1)[0]
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=";" if ";" in header else ","))
         parts = {row["image_id"]: _PARTS[row["split"]] for row in rows}
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise InputError(

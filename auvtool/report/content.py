@@ -16,13 +16,14 @@ from auvtool.errors import InputError, UsageError
 from auvtool.feature_store import FeatureFile
 from auvtool.keep_list import read_keep_list
 from auvtool.manifest import recorded
+from auvtool.plural import counted
 from auvtool.quantification import read_cases
 from auvtool.quantifiers import CALIBRATED, QUANTIFIERS
 from auvtool.report.energies import curve_options, energy_panels, said_of
 from auvtool.report.filter_tables import filter_tables
 from auvtool.report.metric_tables import metric_tables
 from auvtool.report.one_case import classes_of, evidence_table, metrics_of
-from auvtool.report.page import CaseFigure, End, Page, ScoredCase, Table, counted
+from auvtool.report.page import CaseFigure, End, Page, ScoredCase, Table
 from auvtool.report.scored_cases import (
     check_scores,
     class_names,

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from auvtool.plural import counted
 from auvtool.report.page import NONE, Page, Table, number, table
 from auvtool.visible_text import visible
 
@@ -15,7 +16,7 @@ def render_markdown(page: Page, *, n_cases: int) -> str:
     parts = [f"# {plain(page.title)}", _table(table("", ("", ""), page.facts, text=2), heading=False)]
     parts += [plain(page.meaning[0]), plain(page.meaning[-1])]
     if page.chosen is None:
-        parts.append(_table(_ranking(page, n_cases)))
+        parts += [_table(_ranking(page, n_cases))] if n_cases else []
     else:
         case = page.cases[0]
         parts.append(f"AUV {number(case.auv)}" + (f": {plain(case.reason)}" if case.reason else ""))
@@ -25,7 +26,7 @@ def render_markdown(page: Page, *, n_cases: int) -> str:
     parts += [_table(one) for one in page.metrics[:1]]
     for training in page.trainings:
         last = [(name, number(None if dice[-1] != dice[-1] else dice[-1])) for name, dice in training.pseudo_dice]
-        caption = f"{training.name}: {len(training.epochs)} epochs"
+        caption = f"{training.name}: {counted(len(training.epochs), 'epoch')}"
         parts.append(_table(table(caption, ("class", "pseudo Dice of the last epoch"), last)))
     return "\n\n".join(parts) + "\n"
 

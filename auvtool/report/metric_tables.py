@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from auvtool.correlation import spearman
-from auvtool.report.page import ScoredCase, Table, counted, number, table
+from auvtool.plural import counted
+from auvtool.report.page import ScoredCase, Table, number, table
 from auvtool.schema import Cell, Row
 
 _N_WORST = 10

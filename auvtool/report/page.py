@@ -194,11 +194,6 @@ def number(value: float | None, digits: int = 3) -> str:
     return NONE if value is None else f"{value:.{digits}f}"
 
 
-def counted(n: int, what: str, plural: str = "") -> str:
-    """`1 case`, `2 cases`."""
-    return f"{n:,} {what if n == 1 else plural or what + 's'}"
-
-
 def table(
     caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, text: int = 1, note: str = ""
 ) -> Table:

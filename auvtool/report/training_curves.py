@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from auvtool.errors import InputError, one_line
-from auvtool.json_text import parse_json
+from auvtool.json_text import json_text_of, parse_json
 from auvtool.report.page import TrainingCurves
 
 LOG_NAME = "training_log.jsonl"
@@ -32,7 +32,7 @@ def read_trainings(run: Path) -> tuple[TrainingCurves, ...]:
 
 def _read(log: Path) -> TrainingCurves:
     try:
-        rows = [parse_json(line) for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [parse_json(line) for line in json_text_of(log).splitlines() if line.strip()]
         names = dict.fromkeys(str(name) for row in rows for name in row["pseudo_dice"])
         return TrainingCurves(
             log.parent.name,

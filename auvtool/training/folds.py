@@ -10,7 +10,7 @@ from typing import Any
 from auvtool.atomic import write_text
 from auvtool.dataset_json import SemanticClass
 from auvtool.errors import InputError, UsageError
-from auvtool.json_text import parse_json
+from auvtool.json_text import json_text_of, parse_json
 from auvtool.split_fold import is_fold
 
 
@@ -32,7 +32,7 @@ def read_or_make_splits(splits_file: Path, case_ids: Sequence[str]) -> list[dict
     """
     if splits_file.is_file():
         try:
-            splits = parse_json(splits_file.read_text(encoding="utf-8"))
+            splits = parse_json(json_text_of(splits_file))
             well_formed = isinstance(splits, list) and all(is_fold(split) for split in splits)
         except (OSError, ValueError):
             well_formed = False

@@ -7,7 +7,7 @@ from typing import Any
 
 from auvtool.case_id import case_id_fault
 from auvtool.errors import InputError, one_line
-from auvtool.json_text import parse_json
+from auvtool.json_text import json_text_of, parse_json
 from auvtool.training.architecture import set_architecture
 from auvtool.training.recipe import Recipe
 
@@ -19,7 +19,7 @@ def read_plans(path: Path) -> dict[str, Any]:
         InputError: it cannot be read, is not JSON, or lacks a part.
     """
     try:
-        plans = parse_json(path.read_text(encoding="utf-8"))
+        plans = parse_json(json_text_of(path))
     except (OSError, ValueError) as error:
         raise InputError(path, expected="nnU-Net's plans", found=f"'{one_line(error)}'", cure=_CURE) from error
     fault = _fault(plans)

@@ -12,7 +12,8 @@ from auvtool.atomic import atomic_path, move_into_place, require_writable
 from auvtool.cases import Case, CaseProblem, Dataset
 from auvtool.errors import InputError, one_line
 from auvtool.interrupts import kept_from_children
-from auvtool.json_text import parse_json
+from auvtool.json_text import json_text_of, parse_json
+from auvtool.plural import counted
 from auvtool.training.captured_output import captured_output
 from auvtool.training.plans import read_plans
 from auvtool.training.workspace import Workspace, leave_out, nnunet_dataset_json, refer_to_dataset
@@ -117,7 +118,7 @@ def _remove_half_written(workspace: Workspace, plans_name: str) -> None:
 
 def _is_json(path: Path) -> bool:
     try:
-        parse_json(path.read_text(encoding="utf-8"))
+        parse_json(json_text_of(path))
     except ValueError:
         return False
     return True
@@ -130,7 +131,7 @@ def _without(dataset: Dataset, problems: Sequence[CaseProblem]) -> Dataset:
 
 def _faulty_cases(dataset: Dataset, *, jobs: int, say: Callable[[str], None]) -> tuple[CaseProblem, ...]:
     """Cases that cannot be read whole. nnU-Net would train on a file that a broken download cut off."""
-    say(f"checking {len(dataset.cases)} cases")
+    say(f"checking {counted(len(dataset.cases), 'case')}")
     return _problems(partial_function(_check_case, dataset=dataset), dataset.cases, jobs)
 
 
@@ -165,7 +166,7 @@ def _fingerprint(
 ) -> None:
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 
-    say(f"nnU-Net: fingerprint of {len(dataset.cases)} cases")
+    say(f"nnU-Net: fingerprint of {counted(len(dataset.cases), 'case')}")
     extractor = DatasetFingerprintExtractor(workspace.dataset_name, num_processes=jobs)
     extractor.show_progress_bar = False
     if intensity_samples is not None:
@@ -229,7 +230,7 @@ def _preprocess(
         _copy_reference(case, workspace.dataset_folder / "gt_segmentations", dataset.file_ending)
     if not missing:
         return ()
-    say(f"nnU-Net: preprocessing of {len(missing)} cases for {configuration}")
+    say(f"nnU-Net: preprocessing of {counted(len(missing), 'case')} for {configuration}")
     # Not inside `folder`, of which nnU-Net expects nothing but cases; on its disk, to be renamed.
     with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=workspace.dataset_folder) as partial:
         preprocess = partial_function(

@@ -12,7 +12,8 @@ from auvtool.backbones import BACKBONES, require_package, require_scan
 from auvtool.cases import CaseProblem, Dataset
 from auvtool.device import torch_device
 from auvtool.errors import InputError, UsageError
-from auvtool.json_text import parse_json
+from auvtool.json_text import json_text_of, parse_json
+from auvtool.plural import counted
 from auvtool.training.folds import Fold, choose_fold, read_or_make_splits, require_every_class, write_fold
 from auvtool.training.job import FINAL, LATEST, Job, run_job
 from auvtool.training.plans import adapted_plans, read_plans, resolved_configuration
@@ -173,7 +174,9 @@ def train(
         return Outcome(final, fold, prepared.problems, recipe.epochs)
     n_asked = sum(request.kept is not None and case_id not in request.kept for case_id in fold.val)
     unchanged = f", {n_asked} of which the keep list drops: they stay" if n_asked else ""
-    say(f"training on {len(fold.train)} cases, validating on {len(fold.val)}{unchanged} (fold {fold.number})")
+    say(
+        f"training on {counted(len(fold.train), 'case')}, validating on {len(fold.val)}{unchanged} (fold {fold.number})"
+    )
     planned = recipe.patch_size or resolved_configuration(prepared.plans, recipe.configuration)["patch_size"]
     if list(planned) != list(configuration["patch_size"]):
         say(f"patch {_sides(configuration['patch_size'])}: {_sides(planned)} rounded up to what the network can halve")
@@ -267,7 +270,8 @@ def _check_record(request: Request) -> None:
         return
     held = _read_record(path)
     wanted = _record(request)
-    differing = [key for key in ("dataset", "kept", "val_cases") if held.get(key) != wanted[key]]
+    named = {"dataset": "data set", "kept": "keep list", "val_cases": "val cases"}
+    differing = [name for key, name in named.items() if held.get(key) != wanted[key]]
     # Options that an older version did not know were at their defaults.
     old, new = Recipe.from_dict(held.get("recipe", {})).to_dict(), wanted["recipe"]
     differing += [
@@ -277,14 +281,14 @@ def _check_record(request: Request) -> None:
     ]
     if differing:
         raise UsageError(
-            f"{request.run}: expected a run with the same options, got one with other {', '.join(differing)}; "
+            f"{request.run}: expected a run with the same options, got others: {', '.join(differing)}; "
             "name another folder, or add --force to start again"
         )
 
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
-        record = parse_json(path.read_text(encoding="utf-8"))
+        record = parse_json(json_text_of(path))
     except (OSError, ValueError) as error:
         raise InputError(path, expected="the record of a run", found="other content", cure="add --force") from error
     return record if isinstance(record, dict) else {}

@@ -14,7 +14,7 @@ from typing import Any
 from auvtool.atomic import as_output_error, holds_anything, write_text
 from auvtool.cases import Case, CaseProblem, Dataset
 from auvtool.errors import InputError, UsageError
-from auvtool.json_text import parse_json
+from auvtool.json_text import json_text_of, parse_json
 from auvtool.training.folds import read_or_make_splits
 
 _VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -220,7 +220,7 @@ def _json(value: object) -> str:
 
 def _read_record(path: Path) -> dict[str, Any] | None:
     try:
-        record = parse_json(path.read_text(encoding="utf-8"))
+        record = parse_json(json_text_of(path))
     except (FileNotFoundError, ValueError):
         return None
     return record if isinstance(record, dict) else None
