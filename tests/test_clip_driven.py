@@ -1,5 +1,6 @@
 """The CLIP-Driven Universal Model on volumes; the oracle is MONAI's own chain of transforms, as its authors use it."""
 
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -182,6 +183,23 @@ def test_a_class_that_is_not_there_is_absent_and_a_tiny_one_is_not_lost(stand_in
     thing, kidneys = stand_in.decode(model_input(fine + 100.0, fine, case.classes, spacing_mm=(0.5, 0.5, 0.5)))
     assert thing.logits is None
     assert kidneys.region.sum() == 1
+
+
+def test_regions_of_many_classes_do_not_stand_in_memory_together(stand_in, monkeypatch: pytest.MonkeyPatch) -> None:
+    case, _ = ct_case(classes=(LIVER, KIDNEYS) * 4)
+    made, alive = [], []
+
+    def noted(one, **options):
+        region = region_of(one, **options)
+        made.append(weakref.ref(region))
+        alive.append(sum(ref() is not None for ref in made))
+        return region
+
+    region_of = module._region
+    monkeypatch.setattr(module, "_region", noted)
+    assert len([channel.logits for channel in stand_in.decode(case)]) == 8
+    assert len(made) == 16
+    assert max(alive) <= 3  # the one before, and what is handed out
 
 
 def test_normalised_intensities_span_the_range(stand_in) -> None:

@@ -21,7 +21,7 @@ from auvtool.errors import InputError, UsageError
 from auvtool.extraction import run_extraction
 from auvtool.extraction_plan import plan_extraction
 from auvtool.extractors import litemedsam as module
-from auvtool.extractors import load_extractor, weights
+from auvtool.extractors import load_extractor, stitching, weights
 from auvtool.extractors.facts import EXTRACTORS
 from auvtool.extractors.litemedsam import LiteMedSam, grid_boxes, grid_region, grid_shape, model_images
 from auvtool.extractors.model_options import ModelOptions
@@ -129,6 +129,29 @@ def test_image_features_are_of_the_embeddings_where_the_image_is(extractor, deco
     np.testing.assert_allclose(ball.image_features, expected, rtol=1e-5, atol=1e-7)
     np.testing.assert_array_equal(rod.image_features, ball.image_features)
     assert nowhere.image_features.size == 0
+
+
+def test_image_features_take_the_memory_of_one_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    embeddings = torch.from_numpy(np.random.default_rng(0).normal(3, 2, (5, 256, 64, 64)).astype(np.float32))
+    taken, double = [], torch.Tensor.double
+    monkeypatch.setattr(torch.Tensor, "double", lambda tensor: taken.append(tensor.numel()) or double(tensor))
+    found = module._features_of_image(embeddings, (256, 128))
+    covered = embeddings.numpy()[..., :32].astype(np.float64)
+    expected = np.concatenate([covered.mean(axis=(0, 2, 3)), covered.std(axis=(0, 2, 3))])
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert max(taken) == 256 * 64 * 32
+
+
+def test_embeddings_of_many_slices_lie_in_a_file(extractor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extractor, "_encoded", SliceMemory(32))
+    in_memory = extractor.encode(scene()[0])
+    memmap, in_files = np.memmap, []
+    monkeypatch.setattr(np, "memmap", lambda *words, **options: in_files.append(words) or memmap(*words, **options))
+    monkeypatch.setattr(stitching, "_HELD_BYTES", 2 * 4 * 256 * 64 * 64)  # of two slices
+    monkeypatch.setattr(extractor, "_encoded", SliceMemory(32))
+    in_file = extractor.encode(scene()[0])
+    assert len(in_files) == 1
+    torch.testing.assert_close(in_file, in_memory, rtol=0, atol=0)
 
 
 def test_a_slice_that_was_encoded_is_not_encoded_again(extractor, monkeypatch: pytest.MonkeyPatch) -> None:

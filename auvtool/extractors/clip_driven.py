@@ -14,16 +14,18 @@ names the checkpoint. `auvtool.extractors.universal_model` has the network.
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Num
 
 from auvtool.arrays import LabelMap
 from auvtool.checkpoint import load_strictly, read_weights
+from auvtool.dataset_json import SemanticClass
 from auvtool.device import to_device, torch_device
 from auvtool.errors import InputError, UsageError
 from auvtool.extractors import Agreement, DecodedChannel, ModelInput, absent_channel
@@ -105,15 +107,18 @@ class ClipDriven:
         if case.label is None:
             yield from self._decode_everywhere(case, grid, volume[box])
             return
-        regions = _regions(case, case.label, grid, box)
-        # Two classes may be parts of one organ.
-        organs = sorted({self._organ(one.name) for one in case.classes if one.class_id in regions})
+        region_of = partial(
+            _region, label=case.label, nearest=grid.resampled(case.label, order=0)[box], grid=grid, box=box
+        )
+        # Two classes may be parts of one organ. Regions are made again later: together they would fill the memory.
+        organs = sorted({self._organ(one.name) for one in case.classes if region_of(one) is not None})
         maps, seen = self._maps(volume[box], organs) if organs else (np.empty(0), np.empty(0))
         for one in case.classes:
-            if one.class_id not in regions:
+            region = region_of(one)
+            if region is None:
                 yield absent_channel(_FACTS.n_features)
                 continue
-            logits, region = maps[_FACTS.n_features + organs.index(self._organ(one.name))], regions[one.class_id]
+            logits = maps[_FACTS.n_features + organs.index(self._organ(one.name))]
             features = FeatureMoments(_FACTS.n_features)
             features.add(np.stack([one_map[region] for one_map in maps[: _FACTS.n_features]]))
             turned = grid.in_order_of_volume(logits)
@@ -181,16 +186,19 @@ def foreground_box(volume: Float[np.ndarray, "r a s"]) -> tuple[slice, ...]:
     return tuple(slice(int(side[0]), int(side[-1]) + 1) if len(side) else slice(None) for side in sides)
 
 
-def _regions(
-    case: ModelInput, label: LabelMap, grid: RasGrid, box: tuple[slice, ...]
-) -> dict[int, Bool[np.ndarray, "r a s"]]:
-    """Where each class lies on the model's grid, by class id; without those that the label or the box lacks."""
-    nearest = grid.resampled(label, order=0)[box]
-    regions = {}
-    for one in case.classes:
-        region = np.isin(nearest, one.labels)
-        if not region.any():  # a structure thinner than the grid keeps the cubes that it touches
-            region = grid.touched(np.isin(label, one.labels))[box]
-        if region.any():
-            regions[one.class_id] = region
-    return regions
+def _region(
+    one: SemanticClass, *, label: LabelMap, nearest: Num[np.ndarray, "r a s"], grid: RasGrid, box: tuple[slice, ...]
+) -> Bool[np.ndarray, "r a s"] | None:
+    """Where a class lies in the box of the model's grid; None where the label or the box lacks it.
+
+    Args:
+        one: the class.
+        label: of the case.
+        nearest: the label in the box.
+        grid: the model's.
+        box: of the grid.
+    """
+    region: np.ndarray = np.isin(nearest, one.labels)
+    if not region.any():  # a structure thinner than the grid keeps the cubes that it touches
+        region = grid.touched(np.isin(label, one.labels))[box]
+    return region if region.any() else None

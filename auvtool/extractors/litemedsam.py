@@ -36,6 +36,7 @@ from auvtool.extractors.prompted_masks import (
     unprompted_channels,
 )
 from auvtool.extractors.slice_memory import SliceMemory, slice_key
+from auvtool.extractors.stitching import zeros
 from auvtool.extractors.weights import find_weights
 
 GRID = 256
@@ -109,7 +110,9 @@ class LiteMedSam:
     @torch.inference_mode()
     def encode(self, slices: np.ndarray) -> torch.Tensor:
         """Image embeddings (slice, 256, 64, 64) of slices (slice, h, w)."""
-        embeddings = torch.empty((len(slices), 256, 64, 64), device=self.device)
+        shape = (len(slices), 256, 64, 64)  # of a CT gigabytes, which a GPU has and a CPU's worker may not
+        on_cpu = self.device.type == "cpu"
+        embeddings = torch.from_numpy(zeros(shape)) if on_cpu else torch.empty(shape, device=self.device)
         keys, new = [slice_key(one) for one in slices], []
         for row, key in enumerate(keys):
             known = self._encoded.get(key)
@@ -198,9 +201,11 @@ def _features_of_image(embeddings: torch.Tensor, size: tuple[int, ...]) -> np.nd
     if not len(embeddings):
         return np.full(2 * embeddings.shape[1], np.nan)
     height, width = (max(1, round(side * embeddings.shape[2] / GRID)) for side in grid_shape(size[0], size[1]))
-    covered = embeddings[:, :, :height, :width].double()
-    spread, mean = torch.std_mean(covered, dim=(0, 2, 3), correction=0)
-    found: np.ndarray = torch.cat([mean, spread]).cpu().numpy()
+    variances, means = torch.empty((2, *embeddings.shape[:2]), dtype=torch.float64, device=embeddings.device)
+    for row, one in enumerate(embeddings):  # all in double precision would take twice the memory of the embeddings
+        variances[row], means[row] = torch.var_mean(one[:, :height, :width].double(), dim=(1, 2), correction=0)
+    between, mean = torch.var_mean(means, dim=0, correction=0)
+    found: np.ndarray = torch.cat([mean, (variances.mean(dim=0) + between).sqrt()]).cpu().numpy()
     return found
 
 
