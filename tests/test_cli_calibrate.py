@@ -228,7 +228,9 @@ def test_the_features_themselves_are_not_overwritten_by_copies(folder):
 @pytest.mark.parametrize("output", ["F.h5", "F.copies.h5"])
 def test_neither_features_nor_copies_are_replaced_by_the_scores(folder, output):
     before = Path(output).read_bytes()
-    said, code = refused("Dataset900_Balls", "F.h5", "-o", output, "--force", *SMALL)
-    assert code == ExitCode.USAGE
-    assert f"-o: expected another file than those that are read, got {output}" in said
+    for words, expected in (((), "a file that ends in .csv"), (("--format", "csv"), "another file than those")):
+        said, code = refused("Dataset900_Balls", "F.h5", "-o", output, "--force", *words, *SMALL)
+        assert code == ExitCode.USAGE
+        assert f"-o: expected {expected}" in said
+        assert output in said
     assert Path(output).read_bytes() == before
