@@ -143,9 +143,9 @@ def test_dirty_rows_show_each_quantifier_side_by_side() -> None:
     ("dropped", "words"),
     [
         ("", "missed most of the dirty cases here and dropped 0 clean ones"),
-        ("c", "missed most of the dirty cases here and dropped 1 clean ones"),
+        ("c", "missed most of the dirty cases here and dropped 1 clean one."),
         ("a", "missed 1 and dropped 0 clean cases"),
-        ("abc", "found all of them and dropped 1 clean cases"),
+        ("abc", "found all of them and dropped 1 clean case."),
     ],
 )
 def test_a_bad_result_is_said_as_plainly_as_a_good_one(dropped: str, words: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from auvtool import detection
+from auvtool.plural import counted
 from auvtool.schema import ALL_CLASSES, Cell, Row
 
 
@@ -80,13 +81,13 @@ def detection_text(key: Sequence[Row], rankings: Sequence[Ranking]) -> list[str]
             "(1 = all dirty cases ahead, 0.5 = blind, 0 = all of them look cleaner)."
         )
         if 2 * found < len(dirty):
-            lines.append(
-                f"  So {item.name} missed most of the dirty cases here and dropped {dropped - found} clean ones."
-            )
+            clean = counted(dropped - found, "clean one")
+            lines.append(f"  So {item.name} missed most of the dirty cases here and dropped {clean}.")
         elif found < len(dirty):
-            lines.append(f"  So {item.name} missed {len(dirty) - found} and dropped {dropped - found} clean cases.")
+            missed = len(dirty) - found
+            lines.append(f"  So {item.name} missed {missed} and dropped {counted(dropped - found, 'clean case')}.")
         else:
-            lines.append(f"  So {item.name} found all of them and dropped {dropped - found} clean cases.")
+            lines.append(f"  So {item.name} found all of them and dropped {counted(dropped - found, 'clean case')}.")
     return lines
 
 
@@ -140,8 +141,8 @@ def dice_text(
     if found <= chance:
         # A better Dice must not be read as a find.
         lines.append(
-            f"{item.name} dropped {found} dirty cases, blind choice {chance:.1f} on average: whatever its Dice is, "
-            "it is not because dirty cases were found."
+            f"{item.name} dropped {counted(found, 'dirty case')}, blind choice {chance:.1f} on average: whatever its "
+            "Dice is, it is not because dirty cases were found."
         )
     lines.append(
         f"One seed, {n_test} test cases, a training of a minute: the same cases trained with another seed scatter by "
